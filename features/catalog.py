@@ -1,0 +1,81 @@
+"""The bank's catalogue: products, channels, contents and policies of `catalog.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from features.errors import BankDataError
+
+Direction = Literal["inbound", "outbound", "both"]
+
+
+@dataclass(frozen=True)
+class Product:
+    id: str
+    name: str
+    holdable: bool = False
+    """True when a holder is not offered it again."""
+    group: str | None = None
+    margin: float | None = None
+    """Catalogue currency per take-up; None: not declared, every take-up then counts 1."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    id: str
+    name: str
+    direction: Direction = "outbound"
+    cost: float = 0.0
+    """Catalogue currency per message."""
+    capacity: int | None = None
+    quiet_hours: tuple[str, str] | None = None
+    """("21:00", "08:00"): no messages from the first to before the second, in the customer's zone. In the file a
+    list of the two, or "21:00-08:00"."""
+    max_length: int | None = None
+
+    @property
+    def outbound(self) -> bool:
+        return self.direction in ("outbound", "both")
+
+
+@dataclass(frozen=True)
+class Content:
+    id: str
+    language: str
+    template: str
+    product_id: str | None = None
+    channel: str | None = None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    currency: str
+    time_zone: str
+    products: tuple[Product, ...] = ()
+    channels: tuple[Channel, ...] = ()
+    contents: tuple[Content, ...] = ()
+    policies: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def product_ids(self) -> tuple[str, ...]:
+        return tuple(product.id for product in self.products)
+
+    @property
+    def channel_ids(self) -> tuple[str, ...]:
+        return tuple(channel.id for channel in self.channels)
+
+
+def load_catalog(path: Path) -> Catalog:
+    """Read a `catalog.toml`. Raises BankDataError with every problem, notes left out, when one is an error."""
+    # Here, because the reader builds the classes above.
+    from features.catalog_file import read_catalog
+    from features.problems import format_problems
+
+    reading = read_catalog(path)
+    if reading.catalog is None:
+        errors = [problem for problem in reading.problems if problem.severity == "error"]
+        raise BankDataError(f"{path} is not a catalogue:\n{format_problems(errors)}", errors)
+    return reading.catalog

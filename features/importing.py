@@ -1,0 +1,137 @@
+"""Importing a bank data directory, and keeping the imported copy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.arrow import Column, kernels, mask_of
+from features.catalog import Catalog, load_catalog
+from features.catalog_file import CATALOG_FILE, render_catalog
+from features.columns import Table
+from features.errors import BankDataError, InputError
+from features.problems import format_problems
+from features.quality import check
+from features.schema import Attribute
+from features.tables import arrow_schema
+
+BANK_FILE = "bank.json"
+
+_FORMAT = 1
+"""Of the imported copy; raised when its meaning changes, so that an older copy is imported anew."""
+
+_SLICE = 1 << 18
+"""Rows that are hashed at a time; part of what the fingerprint means."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A bank's data, checked. Every table of the format is there, empty where the folder had none.
+
+    fingerprint: SHA-256 in hex over the catalogue and the tables' contents, the same for CSV and Parquet and for
+    any order of rows, columns and keys in the files.
+    """
+
+    catalog: Catalog
+    tables: Mapping[Table, pa.Table]
+    attributes: tuple[Attribute, ...]
+    fingerprint: str
+
+
+def read_bank(directory: Path) -> Bank:
+    """Check and read a bank data directory. Raises BankDataError with all its problems; writes nothing."""
+    checked = check(directory)
+    if checked.errors or checked.catalog is None:
+        raise BankDataError(
+            f"{directory} cannot be imported, because it breaks rules of the format:\n"
+            f"{format_problems(checked.errors)}\n"
+            f"Nothing was written. Correct the data, then look again with `nextbest data check {directory}`.",
+            checked.problems,
+        )
+    return make_bank(checked.catalog, checked.tables, checked.attributes)
+
+
+def make_bank(catalog: Catalog, tables: Mapping[Table, pa.Table], attributes: Sequence[Attribute]) -> Bank:
+    """A bank of tables that keep the rules already; absent tables become empty ones."""
+    empty = {table: _schema(table, attributes).empty_table() for table in Table}
+    complete = {table: tables.get(table, empty[table]) for table in Table}
+    return Bank(catalog, complete, tuple(attributes), fingerprint(catalog, complete))
+
+
+def fingerprint(catalog: Catalog, tables: Mapping[Table, pa.Table]) -> str:
+    """SHA-256 in hex over the catalogue as canonical TOML and all values of the tables, in the tables' order."""
+    digest = hashlib.sha256(render_catalog(catalog).encode())
+    for name in Table:
+        table = tables[name]
+        for column in table.schema:
+            digest.update(json.dumps([name, column.name, str(column.type), table.num_rows]).encode())
+            for start in range(0, table.num_rows, _SLICE):
+                _update(digest, table[column.name].slice(start, _SLICE))
+    return digest.hexdigest()
+
+
+def _update(digest: Any, values: Column) -> None:
+    """Hash which values are there, then the values, with nulls as 0 or "": what Arrow keeps there is undefined."""
+    digest.update(np.packbits(mask_of(values.is_valid())).tobytes())
+    if pa.types.is_string(values.type):
+        texts = kernels.fill_null(values, "").combine_chunks()
+        digest.update(kernels.binary_length(texts).to_numpy().tobytes())
+        _, ends, characters = texts.buffers()
+        if characters is not None:
+            ends = np.frombuffer(ends, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+            digest.update(memoryview(characters)[ends[0] : ends[-1]])
+        return
+    if pa.types.is_timestamp(values.type):
+        values = values.cast(pa.int64())
+    zero = pa.scalar(0).cast(values.type)
+    digest.update(kernels.fill_null(values, zero).to_numpy().tobytes())
+
+
+def write_bank(bank: Bank, folder: Path) -> None:
+    """Write the imported copy into `folder`, which is made. `load_bank` gives the same bank."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in bank.tables.items():
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+    (folder / CATALOG_FILE).write_text(render_catalog(bank.catalog), encoding="utf-8")
+    content = {
+        "format": _FORMAT,
+        "fingerprint": bank.fingerprint,
+        "attributes": [asdict(attribute) for attribute in bank.attributes],
+    }
+    (folder / BANK_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def load_bank(folder: Path) -> Bank:
+    """Read an imported copy, without checking the data again. Raises InputError when it is not a whole one."""
+    try:
+        content = json.loads((folder / BANK_FILE).read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise ValueError(f"its format is {content['format']}, this version reads {_FORMAT}")
+        attributes = tuple(Attribute(**item) for item in content["attributes"])
+        tables = {table: _load(table, folder, attributes) for table in Table}
+        return Bank(load_catalog(folder / CATALOG_FILE), tables, attributes, content["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError, BankDataError) as error:
+        raise InputError(
+            f"{folder} is not a whole imported copy ({error}); import again with `nextbest features build DIR`"
+        ) from error
+
+
+def _load(table: Table, folder: Path, attributes: Sequence[Attribute]) -> pa.Table:
+    path = folder / f"{table}.parquet"
+    with pq.ParquetFile(path) as file:
+        content = file.read()
+    if content.schema != _schema(table, attributes):
+        raise ValueError(f"{path.name} has other columns than {BANK_FILE} says")
+    return content
+
+
+def _schema(table: Table, attributes: Sequence[Attribute]) -> pa.Schema:
+    return arrow_schema(table, tuple(attributes) if table is Table.CUSTOMERS else ())

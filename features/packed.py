@@ -1,0 +1,182 @@
+"""The packed online store: one SQLite row per feature view and key, read without Feast and without pandas.
+
+A row holds the newest state of one key in one view (`features.packing`). `layouts` keeps, per view, the columns that
+its rows were written with and their fingerprint: a reader that expects other columns is refused when it opens the file,
+not answered with shifted numbers.
+
+Expiry is *not* applied here: a state older than its view's `ttl` comes back with its time in `State.at`, and the row
+builder (`features.assemble`) treats it as unknown, so that both paths follow one rule at the moment of the question.
+
+One process writes at a time; readers never wait and never fail meanwhile (write-ahead log, one snapshot per read).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from features.errors import ArtefactError, NotBuilt
+from features.packing import Unpacking, fingerprint, layout, pack
+from features.schema import MARKET_ID, State, States, View
+
+_KEYS_PER_QUERY = 8_192  # SQLite binds at most 32,766 values to one statement
+_ROWS_PER_BLOCK = 65_536
+_BUSY_SECONDS = 30.0
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS layouts (
+    view_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL, layout TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS states (
+    view_id INTEGER NOT NULL, key TEXT NOT NULL, event_us INTEGER NOT NULL, created_us INTEGER NOT NULL,
+    numbers BLOB NOT NULL, texts TEXT, PRIMARY KEY (view_id, key)
+) WITHOUT ROWID;
+"""
+
+# The guard: a state that happened earlier never overwrites a later one (else a late event undoes an opt-out); of two
+# with one event time, the one that became known later wins. An equal pair is the same state, computed again.
+_UPSERT = """
+INSERT INTO states VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (view_id, key) DO UPDATE SET
+    event_us = excluded.event_us, created_us = excluded.created_us,
+    numbers = excluded.numbers, texts = excluded.texts
+WHERE (excluded.event_us, excluded.created_us) >= (states.event_us, states.created_us)
+"""
+
+
+def define(path: Path, views: Iterable[View]) -> None:
+    """Create the file at `path` where it is missing and register `views` in it.
+
+    A view that is there with other columns loses its rows: they cannot be read any more, materialise them again.
+    """
+    with _writing(path) as connection:
+        connection.execute("PRAGMA page_size = 8192")  # rows up to 2 kB stay inside the tree
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(_TABLES)
+        with connection:
+            for view in views:
+                held = connection.execute("SELECT fingerprint FROM layouts WHERE name = ?", [view.name]).fetchone()
+                if held != (fingerprint(view),):
+                    _forget(connection, view.name)
+                    connection.execute(
+                        "INSERT INTO layouts (name, fingerprint, layout) VALUES (?, ?, ?)",
+                        [view.name, fingerprint(view), layout(view)],
+                    )
+
+
+def forget(path: Path, names: Iterable[str]) -> None:
+    """Remove views and all their rows."""
+    with _writing(path) as connection, connection:
+        for name in names:
+            _forget(connection, name)
+
+
+class OnlineStates:
+    """The newest states of every key of `views`, as materialised in the file at `path`.
+
+    Each thread that reads gets a read-only connection of its own. Raises NotBuilt where there is no such file and
+    ArtefactError where it is damaged or was written for other columns.
+    """
+
+    def __init__(self, path: Path, views: Sequence[View]) -> None:
+        if not path.is_file():
+            raise NotBuilt(f"there is no online store at {path}; build it with `nextbest features build DIR`")
+        self.path = path
+        self.views = tuple(views)
+        self._of_thread = threading.local()
+        self._ids = self._check_layouts()
+        self._market = {self._ids[view.name] for view in self.views if view.entity == "market"}
+        ids = ", ".join(str(number) for number in self._ids.values())
+        self._query = f"SELECT view_id, key, event_us, numbers, texts FROM states WHERE view_id IN ({ids}) AND key IN"
+
+    def read(self, customer_ids: Sequence[str]) -> States:
+        """Newest states of n customers in their order; market states are the same for all of them.
+
+        Unknown customers have `at` NaN, numbers NaN and texts None. A customer may be named several times. One query
+        per 8,191 customers answers all views, and all queries see one snapshot.
+        """
+        places = {key: place for place, key in enumerate(dict.fromkeys(customer_ids))}
+        found = {number: Unpacking() for number in self._ids.values()}
+        for number, key, event_us, numbers, texts in self._rows(list(places)):
+            # A customer may well be called "all": each kind of view has keys of its own.
+            place = (0 if key == MARKET_ID else None) if number in self._market else places.get(key)
+            if place is not None:
+                found[number].add(place, event_us, numbers, texts)
+        repeated = len(places) < len(customer_ids)
+        place_of_row = np.array([places[key] for key in customer_ids], np.int64) if repeated else None
+        states: dict[str, State] = {}
+        for view in self.views:
+            of_view = found[self._ids[view.name]]
+            if view.entity == "market":
+                states[view.name] = of_view.state(view, 1).take(np.zeros(len(customer_ids), np.int64))
+            else:
+                state = of_view.state(view, len(places))
+                states[view.name] = state if place_of_row is None else state.take(place_of_row)
+        return states
+
+    def write(self, view: View, table: pa.Table) -> None:
+        """Write the states in `table` (key, event and created timestamps, the view's columns), all of them or none.
+
+        The guard applies: a row changes a key's state only where its (event, created) is not older than what is there.
+        """
+        number = self._ids[view.name]
+        with _writing(self.path) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for start in range(0, table.num_rows, _ROWS_PER_BLOCK):
+                rows = pack(view, table.slice(start, _ROWS_PER_BLOCK))
+                connection.executemany(_UPSERT, ((number, *row) for row in rows))
+
+    def _rows(self, keys: list[str]) -> Iterator[tuple[int, str, int, bytes, str | None]]:
+        """All views' rows of `keys` and of the market, from one snapshot."""
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                for start in range(0, len(keys), _KEYS_PER_QUERY - 1):
+                    wanted = [*keys[start : start + _KEYS_PER_QUERY - 1], MARKET_ID]
+                    yield from connection.execute(f"{self._query} ({', '.join('?' * len(wanted))})", wanted)
+            finally:
+                connection.rollback()
+        except sqlite3.DatabaseError as error:
+            raise ArtefactError(f"the online store {self.path} cannot be read ({error}); build it again") from error
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
+            self._of_thread.connection = connection
+        return connection
+
+    def _check_layouts(self) -> dict[str, int]:
+        """View name → its number in the file; refuses views that the file holds otherwise or not at all."""
+        try:
+            rows = self._connection().execute("SELECT name, view_id, fingerprint, layout FROM layouts").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise ArtefactError(f"{self.path} is not an online store ({error}); build it again") from error
+        there = {name: (number, held, columns) for name, number, held, columns in rows}
+        for view in self.views:
+            _, held, columns = there.get(view.name, (0, "", "nothing"))
+            if held != fingerprint(view):
+                raise ArtefactError(
+                    f"the online store {self.path} must hold view {view.name!r} as {layout(view)}, however it holds "
+                    f"{columns}; build the features again with this version"
+                )
+        return {view.name: int(there[view.name][0]) for view in self.views}
+
+
+def _forget(connection: sqlite3.Connection, name: str) -> None:
+    connection.execute("DELETE FROM states WHERE view_id = (SELECT view_id FROM layouts WHERE name = ?)", [name])
+    connection.execute("DELETE FROM layouts WHERE name = ?", [name])
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
+        connection.execute("PRAGMA synchronous = NORMAL")  # a lost tail is rebuilt; the file itself stays sound
+        yield connection

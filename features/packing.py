@@ -1,0 +1,111 @@
+"""How the state of one key in one view becomes a packed row, and back: layouts, times, blocks of numbers and texts.
+
+The numbers are one block of little-endian float64 in the view's order (integers are exact up to 2^53), NaN = missing;
+the texts are one JSON list, null = missing. Times are microseconds since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from features.arrow import Column, kernels
+from features.columns import CREATED_TIMESTAMP, CUSTOMER_ID, EVENT_TIMESTAMP
+from features.errors import ArtefactError
+from features.schema import MARKET_KEY, Float64, Int64, State, View
+
+PackedRow: TypeAlias = tuple[str, int, int, bytes, str | None]
+"""Key, event time, created time, numbers, texts (None for a view without texts)."""
+
+_FLOAT64 = np.dtype("<f8")
+
+
+def key_column(view: View) -> str:
+    """Name of the column that a view is keyed by."""
+    return CUSTOMER_ID if view.entity == "customer" else MARKET_KEY
+
+
+def layout(view: View) -> str:
+    """Canonical JSON of what fixes the meaning of a packed row of `view`."""
+    return json.dumps([view.entity, [[column.name, column.kind] for column in view.columns]])
+
+
+def fingerprint(view: View) -> str:
+    """SHA-256 of the view's layout: rows can be read alike exactly when these agree."""
+    return hashlib.sha256(layout(view).encode()).hexdigest()
+
+
+def seconds(microseconds: Int64) -> Float64:
+    """Seconds since 1970 as float64: the one conversion for `at`, so that both paths agree to the last bit."""
+    return microseconds / np.float64(1e6)
+
+
+def microseconds(column: Column) -> Int64:
+    """Microseconds since 1970 UTC of a column of times without nulls."""
+    return np.asarray(column.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy(), np.int64)
+
+
+def unknown(view: View, n: int) -> State:
+    """The state of n entities of which nothing is known, to be filled in."""
+    return State(
+        np.full(n, np.nan),
+        np.full((n, len(view.numbers)), np.nan),
+        np.full((n, len(view.texts)), None, dtype=object),
+    )
+
+
+def pack(view: View, table: pa.Table) -> Iterator[PackedRow]:
+    """The rows of a table of states (key, event and created timestamps, the view's columns), packed."""
+    n, width = table.num_rows, len(view.numbers)
+    event = table.column(EVENT_TIMESTAMP)
+    created = kernels.coalesce(table.column(CREATED_TIMESTAMP), event)
+    numbers = np.empty((n, width), _FLOAT64)
+    for index, name in enumerate(view.numbers):
+        numbers[:, index] = table.column(name).cast(pa.float64()).to_numpy()
+    raw, size = numbers.tobytes(), width * _FLOAT64.itemsize
+    blocks = (raw[start : start + size] for start in range(0, n * size, size)) if width else [b""] * n
+    texts: Iterable[str | None] = [None] * n
+    if view.texts:
+        columns: list[list[Any]] = [table.column(name).to_pylist() for name in view.texts]
+        texts = (orjson.dumps(row).decode() for row in zip(*columns, strict=True))
+    keys = table.column(key_column(view)).to_pylist()
+    return zip(keys, microseconds(event).tolist(), microseconds(created).tolist(), blocks, texts, strict=True)
+
+
+class Unpacking:
+    """Packed rows of one view as they come from a store, each with the place among n entities that it belongs to."""
+
+    def __init__(self) -> None:
+        self._places: list[int] = []
+        self._events: list[int] = []
+        self._numbers: list[bytes] = []
+        self._texts: list[str | None] = []
+
+    def add(self, place: int, event_us: int, numbers: bytes, texts: str | None) -> None:
+        self._places.append(place)
+        self._events.append(event_us)
+        self._numbers.append(numbers)
+        self._texts.append(texts)
+
+    def state(self, view: View, n: int) -> State:
+        """The state of n entities; those that were given no row are unknown."""
+        state = unknown(view, n)
+        if not self._places:
+            return state
+        block = np.frombuffer(b"".join(self._numbers), _FLOAT64)
+        if len(block) != len(self._places) * len(view.numbers):
+            raise ArtefactError(
+                f"packed rows of view {view.name!r} must hold {len(view.numbers)} numbers each, however "
+                f"{len(self._places)} of them hold {len(block)}; the online store is damaged, build the features again"
+            )
+        state.at[self._places] = seconds(np.array(self._events, np.int64))
+        state.numbers[self._places] = block.reshape(len(self._places), len(view.numbers))
+        if view.texts:
+            state.texts[self._places] = [orjson.loads(texts or "[]") for texts in self._texts]
+        return state

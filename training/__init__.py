@@ -1,0 +1,1 @@
+"""What is learned from a customer: spines, labels, models, evaluation, MLflow runs, the command line."""
