@@ -1,0 +1,68 @@
+"""Why: the reasons that go with a decision, each a rule id for machines and a sentence for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from features import consent
+from features.schema import Bool
+from serving.candidates import Offer
+from serving.decision import Candidate, Reason, Removed, Subject
+from serving.scoring import Scores
+
+
+def blocked(known: bool, later: frozenset[str]) -> Reason | None:
+    """Why this customer cannot be contacted at all, whatever there is to offer."""
+    if not known:
+        return Reason("unknown_customer", "nothing is known of this customer at as_of, so neither is consent")
+    if consent.NAME in later:
+        return Reason(
+            "consent_not_known", "the newest consent record is later than as_of; what it was then is not kept"
+        )
+    return None
+
+
+def nothing_left(products: Bool, channels: Bool, found: Sequence[Offer]) -> tuple[Reason, ...]:
+    """Why there is no offer, the first cause first; empty where there is one."""
+    if found:
+        return ()
+    reasons = []
+    if not channels.any():
+        reasons.append(Reason("no_channel", "no outbound channel is allowed, consented to and in the catalogue"))
+    if not products.any():
+        reasons.append(Reason("no_product", "every product is held, not eligible or not in the catalogue"))
+    return tuple(reasons) or (Reason("no_content", "no content could be rendered, or no score was usable"),)
+
+
+def why_chosen(candidates: Sequence[Candidate], drawn: int, unit: str) -> tuple[Reason, ...]:
+    """Whether the best was taken, or another one to learn from."""
+    best = max(range(len(candidates)), key=lambda at: candidates[at].value)
+    chosen, top = candidates[drawn], candidates[best]
+    worth = f"expected value {chosen.value:.6g} {unit}"
+    if chosen.value < top.value:
+        return (Reason("explored", f"{worth}; the best action has {top.value:.6g}"),)
+    if chosen.action is None:
+        return (Reason("nothing_worth_it", "no action is expected to be worth more than its cost"),)
+    return (Reason("highest_value", f"{worth}, the highest of {len(candidates) - 1} actions"),)
+
+
+def fallbacks(candidates: Sequence[Candidate], chosen: Candidate) -> tuple[str, ...]:
+    """Other channels for the chosen product, by their best content's value."""
+    if chosen.action is None:
+        return ()
+    best: dict[str, float] = {}
+    for candidate in candidates:
+        action = candidate.action
+        if action and action.product_id == chosen.action.product_id and action.channel != chosen.action.channel:
+            best[action.channel] = max(candidate.value, best.get(action.channel, candidate.value))
+    return tuple(sorted(best, key=lambda channel: -best[channel]))
+
+
+def unscored(subject: Subject, scores: Scores) -> tuple[Removed, ...]:
+    """The candidates whose scores were dropped."""
+    return tuple(Removed(subject, name, "no_score", "its score is not a finite probability") for name in scores.dropped)
+
+
+def unknown_views(later: frozenset[str]) -> tuple[str, ...]:
+    """What a degraded answer says of views whose newest state is later than the moment asked about."""
+    return (f"newer than as_of, so unknown: {', '.join(sorted(later))}",) if later else ()

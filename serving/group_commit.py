@@ -1,0 +1,128 @@
+"""Group commit on SQLite: one writer thread, one connection, one transaction for everyone who waits.
+
+Whatever waits when the writer is free shares one transaction and so one fsync; `synchronous=FULL` makes the commit wait
+for the disk. A call returns, or raises, after the commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from serving.errors import KeyReused, LedgerUnavailable
+
+GROUP = 256
+"""Most requests in one transaction: bounds how long the first of them waits."""
+
+Result = TypeVar("Result")
+Work = Callable[[sqlite3.Connection], Result]
+
+
+@dataclass(frozen=True)
+class _Request:
+    work: Work[Any]
+    done: Future[Any]
+
+
+class Writer:
+    """The thread that owns the connection; `connect` is called on it. Raises what `connect` raises.
+
+    capacity: requests that may wait; one more raises LedgerUnavailable at once. patience: seconds that a caller waits.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], capacity: int, patience: float) -> None:
+        self._patience = patience
+        self._waiting: queue.Queue[_Request | None] = queue.Queue(capacity)
+        self._accept = threading.Lock()
+        self._closed = False
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(connect, started), name="ledger-writer", daemon=True)
+        self._thread.start()
+        started.result()
+
+    @property
+    def open(self) -> bool:
+        return not self._closed and self._thread.is_alive()
+
+    def submit(self, work: Work[Result]) -> Result:
+        """Do `work` inside a transaction; its result once that is on disk. `work` writes nothing before KeyReused."""
+        request = _Request(work, Future())
+        with self._accept:  # after close() has put its end mark, nothing may follow it
+            if not self.open:
+                raise LedgerUnavailable("the ledger is closed")
+            try:
+                self._waiting.put_nowait(request)
+            except queue.Full:
+                raise LedgerUnavailable("the ledger cannot keep up: too many decisions wait for the disk") from None
+        try:
+            result: Result = request.done.result(self._patience)
+            return result
+        except TimeoutError:
+            # Withdrawn if the writer has not taken it; else it may yet be written, which is safe: it was not answered.
+            request.done.cancel()
+            raise LedgerUnavailable(f"the disk did not answer within {self._patience:g} s") from None
+
+    def close(self) -> None:
+        """Finish what was accepted, then accept nothing more. May be called twice."""
+        with self._accept:
+            if not self._closed:
+                self._closed = True
+                self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self, connect: Callable[[], sqlite3.Connection], started: Future[None]) -> None:
+        try:
+            connection = connect()
+        except Exception as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        with contextlib.closing(connection):
+            ended = False
+            while not ended:
+                group, ended = self._next_group()
+                _commit(connection, group)
+
+    def _next_group(self) -> tuple[list[_Request], bool]:
+        """Everything that waits, at least one request, and whether the end mark was among it."""
+        group: list[_Request] = []
+        item = self._waiting.get()
+        while item is not None:
+            if item.done.set_running_or_notify_cancel():
+                group.append(item)
+            if len(group) >= GROUP:
+                return group, False
+            try:
+                item = self._waiting.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+
+def _commit(connection: sqlite3.Connection, group: list[_Request]) -> None:
+    """Do the work of all in one transaction, then tell each; nobody is told before the commit."""
+    outcomes: list[Any] = []
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for request in group:
+            try:
+                outcomes.append(request.work(connection))
+            except KeyReused as error:  # found before anything was written
+                outcomes.append(error)
+        connection.execute("COMMIT")
+    except Exception as error:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        outcomes = [LedgerUnavailable(f"the ledger could not write: {error}")] * len(group)
+    for request, outcome in zip(group, outcomes, strict=True):
+        with contextlib.suppress(InvalidStateError):
+            if isinstance(outcome, Exception):
+                request.done.set_exception(outcome)
+            else:
+                request.done.set_result(outcome)

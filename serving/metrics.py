@@ -1,0 +1,88 @@
+"""What a server counts about itself, for Prometheus. No label ever holds what a caller sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.decision import Decision, Ranking
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 4.096)
+
+
+class Meters:
+    """The counters of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._decisions = Counter(
+            "nextbest_decisions", "Decisions recorded, by outcome.", ["outcome"], registry=self._registry
+        )
+        self._degraded = Counter(
+            "nextbest_degraded", "Answers that rest on less than they should.", ["call"], registry=self._registry
+        )
+        self._dropped = Counter(
+            "nextbest_dropped_scores", "Scores that were not finite probabilities.", registry=self._registry
+        )
+        self._removed = Counter(
+            "nextbest_removed", "Candidates removed, by rule.", ["subject", "rule"], registry=self._registry
+        )
+        self._latency = Histogram(
+            "nextbest_latency_seconds",
+            "From the whole request to the answer, by call and status.",
+            ["call", "status"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+
+    def decided(self, decision: Decision) -> None:
+        self._decisions.labels("contact" if decision.action else "no_contact").inc()
+        self._answered("decide", decision)
+
+    def ranked(self, ranking: Ranking) -> None:
+        self._answered("rank", ranking)
+
+    def took(self, call: str, status: int, seconds: float) -> None:
+        self._latency.labels(call, str(status)).observe(seconds)
+
+    def exposition(self) -> bytes:
+        return bytes(generate_latest(self._registry))
+
+    def _answered(self, call: str, answer: Decision | Ranking) -> None:
+        if answer.degraded:
+            self._degraded.labels(call).inc()
+        self._dropped.inc(answer.dropped)
+        for removed in answer.removed:
+            self._removed.labels(removed.subject, removed.rule).inc()
+
+
+class Timed:
+    """ASGI middleware: how long each call of the API took, by the status that it ended with."""
+
+    def __init__(self, app: ASGIApp, meters: Meters, calls: Mapping[str, str]) -> None:
+        self._app = app
+        self._meters = meters
+        self._calls = calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = self._calls.get(scope.get("path", ""))
+        if call is None:
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500  # what an exception becomes, above this layer
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            self._meters.took(call, status, time.perf_counter() - started)

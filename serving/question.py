@@ -1,0 +1,84 @@
+"""What a choice model is asked, and the formula from log-utilities to probabilities.
+
+Multinomial choice with an outside option (McFadden 1974, "Conditional logit analysis of qualitative choice
+behavior"): P(j) = exp(u_j) / sum over available k of exp(u_k). What cannot be chosen takes no part in the
+sum, so availability is never mistaken for preference.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from features.schema import Bool, Float32, Float64
+
+Block = Literal["product", "channel"]
+Link = Literal["joint", "each"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question to a choice model.
+
+    model: the model's name, as on the command line.
+    candidates: m ids, in the order of every array of this model.
+    block: the block of a row that describes the candidates.
+    link: "joint" = the candidates compete, one softmax over all; "each" = each alone against the outside
+    option.
+    outside: whether "none of them" is an answer; always so with link "each".
+    horizon_days: the answer is about what happens within so many days.
+    """
+
+    model: str
+    candidates: tuple[str, ...]
+    block: Block
+    link: Link
+    outside: bool
+    horizon_days: float
+
+    def __post_init__(self) -> None:
+        if not self.candidates or len(set(self.candidates)) != len(self.candidates):
+            raise ValueError(f"candidates are at least one and distinct, however they are {self.candidates}")
+        if self.block not in ("product", "channel"):
+            raise ValueError(f"block is 'product' or 'channel', however it is {self.block!r}")
+        if self.link not in ("joint", "each"):
+            raise ValueError(f"link is 'joint' or 'each', however it is {self.link!r}")
+        if self.link == "each" and not self.outside:
+            raise ValueError("link 'each' compares with the outside option, however outside is False")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Question:
+        raw: dict[str, Any] = json.loads(text)
+        return cls(**{**raw, "candidates": tuple(raw["candidates"])})
+
+    def probabilities(self, utilities: Float32 | Float64, available: Bool) -> Float64:
+        """Uncalibrated probabilities, float64 [n, m]; NaN where a candidate is not available.
+
+        utilities: [n, m + 1], finite, the outside option last. available: bool [n, m].
+        """
+        if self.link == "each":
+            gap = utilities[:, :-1].astype(np.float64) - utilities[:, -1:]  # [n, m]
+            shares = np.exp(-np.logaddexp(0.0, -gap))  # 1 / (1 + exp(-gap)) without overflow
+        else:
+            outside = np.full((len(available), 1), self.outside)
+            options = np.concatenate([available, outside], axis=1)  # [n, m + 1]
+            shares = np.exp(masked_log_softmax(utilities, options)[:, :-1])
+        return np.where(available, shares, np.nan)
+
+
+def masked_log_softmax(utilities: Float32 | Float64, available: Bool) -> Float64:
+    """Log-probabilities over the available options of each row; -inf for the others.
+
+    Utilities and availability have the same shape [n, k]; a row with nothing available is -inf throughout.
+    """
+    masked = np.where(available, utilities.astype(np.float64), -np.inf)
+    top = masked.max(axis=1, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0.0)
+    total = np.exp(masked - top).sum(axis=1, keepdims=True)  # at least 1, except where nothing is available
+    return np.where(available, masked - top - np.log(np.where(total > 0, total, 1.0)), -np.inf)

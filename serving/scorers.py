@@ -1,0 +1,198 @@
+"""Scorers over rows: log-utilities of every candidate and of the outside option.
+
+`Layout` says where in a row the candidates are; `pair_matrix` lays rows out as (row, candidate) pairs, for
+fitting and for scoring alike. PyTorch's scorer is in `serving.network`, so that this module does without
+torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import ArtefactError
+from features.schema import Float32, Rows, RowSchema
+from serving.question import Block, Question
+
+Index = npt.NDArray[np.int64]
+
+SCORER_FILE = "scorer.json"
+PAIR_CELLS = 8_000_000
+"""Cells of one pair matrix while scoring: 32 MB, whatever the number of rows."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the candidates of a question are in rows of one schema.
+
+    fingerprint: of the row schema. positions: [m], each candidate's index on the block's candidate axis.
+    """
+
+    fingerprint: str
+    block: Block
+    positions: tuple[int, ...]
+    customer_names: tuple[str, ...]
+    candidate_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, question: Question, schema: RowSchema) -> Layout:
+        """The layout of `question` in rows of `schema`; ArtefactError when a candidate is not in the rows."""
+        known = schema.products if question.block == "product" else schema.channels
+        missing = [candidate for candidate in question.candidates if candidate not in known]
+        if missing:
+            raise ArtefactError(
+                f"the candidates of {question.model} are {question.block}s of the feature rows, however "
+                f"{', '.join(missing)} are not; build the features again, then train"
+            )
+        names = schema.product_names if question.block == "product" else schema.channel_names
+        positions = tuple(known.index(candidate) for candidate in question.candidates)
+        return cls(schema.fingerprint, question.block, positions, schema.customer_names, names)
+
+    def customer(self, rows: Rows) -> Float32:
+        """The customer block, float32 [n, C]; ArtefactError when the rows have another schema."""
+        if rows.schema.fingerprint != self.fingerprint:
+            raise ArtefactError(
+                f"the model was trained on feature rows {self.fingerprint[:12]}, however these rows are "
+                f"{rows.schema.fingerprint[:12]}; train again on the present features"
+            )
+        return rows.customer
+
+    def candidates(self, rows: Rows) -> Float32:
+        """The block of the candidates in the question's order, float32 [n, m, K]."""
+        block = rows.product if self.block == "product" else rows.channel
+        if self.positions == tuple(range(block.shape[1])):
+            return block
+        return block[:, list(self.positions)]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Layout:
+        return cls(
+            fingerprint=raw["fingerprint"],
+            block=raw["block"],
+            positions=tuple(raw["positions"]),
+            customer_names=tuple(raw["customer_names"]),
+            candidate_names=tuple(raw["candidate_names"]),
+        )
+
+    @property
+    def pair_names(self) -> tuple[str, ...]:
+        """The columns of a pair matrix, in order."""
+        return (*self.customer_names, *self.candidate_names, "prior", "candidate")
+
+
+def pair_matrix(customer: Float32, candidates: Float32, prior: Float32, row: Index, candidate: Index) -> Float32:
+    """One line per pair of a row and a candidate, float32 [k, C + K + 2] in the order of `Layout.pair_names`.
+
+    customer: [n, C]. candidates: [n, m, K]. prior: [m + 1]. row, candidate: [k], indices of each pair.
+    """
+    width, depth = customer.shape[1], candidates.shape[2]
+    pairs = np.empty((len(row), width + depth + 2), dtype=np.float32)
+    pairs[:, :width] = customer[row]
+    pairs[:, width : width + depth] = candidates[row, candidate]
+    pairs[:, -2] = prior[candidate]
+    pairs[:, -1] = candidate
+    return pairs
+
+
+class PriorScorer:
+    """The same utilities for everyone: the log of how often each option is chosen when it can be chosen."""
+
+    family: ClassVar[str] = "prior"
+
+    def __init__(self, layout: Layout, prior: Float32) -> None:
+        self.layout = layout
+        self.prior = prior
+
+    def utilities(self, rows: Rows) -> Float32:
+        """Log-utilities, float32 [n, m + 1], the outside option last."""
+        return np.tile(self.prior, (len(self.layout.customer(rows)), 1))
+
+    def save(self, folder: Path) -> None:
+        write_scorer_file(folder, self.family, self.layout, self.prior)
+
+    @classmethod
+    def load(cls, folder: Path) -> PriorScorer:
+        layout, prior, _ = read_scorer_file(folder, cls.family)
+        return cls(layout, prior)
+
+
+class LightGBMScorer:
+    """Prior plus the sum of trees over pair lines.
+
+    Only differences of utilities matter (Train 2009, "Discrete choice methods with simulation", 2.5), so the
+    outside option stays at its prior and the trees say how much more or less than usual a candidate is worth.
+    """
+
+    family: ClassVar[str] = "lightgbm"
+    file: ClassVar[str] = "booster.txt"
+
+    def __init__(self, layout: Layout, prior: Float32, booster: lightgbm.Booster, threads: int = 1) -> None:
+        self.layout = layout
+        self.prior = prior
+        self.booster = booster
+        self.threads = threads
+
+    def utilities(self, rows: Rows) -> Float32:
+        """Log-utilities, float32 [n, m + 1], the outside option last."""
+        customer, candidates = self.layout.customer(rows), self.layout.candidates(rows)
+        utilities = np.tile(self.prior, (len(rows), 1))  # [n, m + 1]
+        m = candidates.shape[1]
+        for part in blocks(len(rows), PAIR_CELLS // (m * len(self.layout.pair_names)) + 1):
+            count = part.stop - part.start
+            row, candidate = np.repeat(np.arange(count), m), np.tile(np.arange(m), count)
+            pairs = pair_matrix(customer[part], candidates[part], self.prior, row, candidate)  # [count * m, F]
+            raw = self.booster.predict(pairs, raw_score=True, num_threads=self.threads)
+            utilities[part, :-1] += np.asarray(raw).reshape(count, m)
+        return utilities
+
+    def save(self, folder: Path) -> None:
+        write_scorer_file(folder, self.family, self.layout, self.prior)
+        (folder / self.file).write_text(self.booster.model_to_string(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> LightGBMScorer:
+        """Verify the files first (`ChoiceModel.load` does): LightGBM ends the process on a truncated file."""
+        layout, prior, _ = read_scorer_file(folder, cls.family)
+        booster = lightgbm.Booster(model_str=(folder / cls.file).read_text(encoding="utf-8"))
+        if booster.num_feature() != len(layout.pair_names):
+            raise ArtefactError(
+                f"the trees read {len(layout.pair_names)} columns, however {cls.file} has {booster.num_feature()}; "
+                "train again"
+            )
+        return cls(layout, prior, booster)
+
+
+def write_scorer_file(
+    folder: Path, family: str, layout: Layout, prior: Float32, config: dict[str, Any] | None = None
+) -> None:
+    """Write what every family keeps: its name, layout, prior [m + 1] and the family's own `config`."""
+    content = {
+        "family": family,
+        "layout": layout.to_dict(),
+        "prior": [float(value) for value in prior],
+        "config": config or {},
+    }
+    (folder / SCORER_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def read_scorer_file(folder: Path, family: str) -> tuple[Layout, Float32, dict[str, Any]]:
+    """Layout, prior [m + 1] and config; ArtefactError when the file is of another family."""
+    raw: dict[str, Any] = json.loads((folder / SCORER_FILE).read_text(encoding="utf-8"))
+    if raw["family"] != family:
+        raise ArtefactError(f"{folder} should hold a {family} scorer, however it holds {raw['family']!r}")
+    return Layout.from_dict(raw["layout"]), np.asarray(raw["prior"], dtype=np.float32), raw["config"]
+
+
+def blocks(rows: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` that cover `rows`."""
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))

@@ -1,0 +1,110 @@
+"""Probabilities for one customer from the best model that answers: champion, then prior, then a static rule.
+
+No model decides alone: a score that is not a finite probability drops its candidate, and a model that raises or gives
+nothing usable hands over to the next, with the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from features.schema import Bool, Float64, Rows, RowSchema
+
+STATIC = "static"
+"""The version that an answer shows where no model answered."""
+
+log = logging.getLogger(__name__)
+
+
+class Model(Protocol):
+    """What serving needs of a `serving.choice.ChoiceModel`."""
+
+    @property
+    def row_schema(self) -> RowSchema: ...
+
+    def probabilities(self, rows: Rows, available: Bool) -> Float64:
+        """Float64 [n, m], NaN where not available."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model with the name of its place in the chain, its version, and the candidates that it can score."""
+
+    name: str
+    version: str
+    candidates: tuple[str, ...]
+    model: Model
+
+
+@dataclass(frozen=True)
+class Scores:
+    """probabilities: float64 [m], NaN where a candidate has no usable score; who gave them, and what went wrong."""
+
+    probabilities: Float64
+    version: str
+    dropped: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Everything that can answer one question about `candidates`, best first; `missing` says what is not there."""
+
+    question: str
+    candidates: tuple[str, ...]
+    outside: bool
+    """Whether "none of them" is among the outcomes."""
+    sources: tuple[Source, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def schemas(self) -> list[RowSchema]:
+        return [source.model.row_schema for source in self.sources]
+
+    def score(self, rows_of: Callable[[RowSchema], Rows], available: Bool) -> Scores:
+        """Scores of the single customer behind `rows_of`; available: bool [m] over `candidates`."""
+        if not available.any():
+            return Scores(np.full(len(self.candidates), np.nan), STATIC, (), self.missing)
+        degraded = list(self.missing)
+        for source in self.sources:
+            try:
+                raw = self._ask(source, rows_of, available)
+            except Exception as error:
+                # Whatever a model throws, the customer still gets an answer; the log has the trace.
+                log.warning("%s %s failed", source.name, self.question, exc_info=True)
+                degraded.append(f"{source.name} of {self.question} failed ({type(error).__name__})")
+                continue
+            usable = available & np.isfinite(raw) & (raw >= 0) & (raw <= 1)
+            if usable.any():
+                dropped = [self.candidates[i] for i in np.flatnonzero(available & ~usable)]
+                return Scores(np.where(usable, raw, np.nan), source.version, tuple(dropped), tuple(degraded))
+            degraded.append(f"{source.name} of {self.question} gave no usable score")
+        degraded.append(f"{self.question} uses the static rule: all candidates alike")
+        return Scores(self._static(available), STATIC, (), tuple(degraded))
+
+    def _ask(self, source: Source, rows_of: Callable[[RowSchema], Rows], available: Bool) -> Float64:
+        """Float64 [m] over this panel's candidates; NaN for those that the source does not know."""
+        known = _positions(source.candidates, self.candidates)  # [source's m], position in ours
+        if not available[known].any():
+            return np.full(len(self.candidates), np.nan)
+        answer = source.model.probabilities(rows_of(source.model.row_schema), available[known][None, :])
+        if answer.shape != (1, len(known)):
+            raise ValueError(f"{source.name} answered in shape {answer.shape}, expected {(1, len(known))}")
+        raw = np.full(len(self.candidates), np.nan)
+        raw[known] = answer[0]
+        return raw
+
+    def _static(self, available: Bool) -> Float64:
+        share = 1.0 / (int(available.sum()) + int(self.outside))
+        return np.where(available, share, np.nan)
+
+
+def _positions(names: Sequence[str], among: Sequence[str]) -> list[int]:
+    place = {name: position for position, name in enumerate(among)}
+    return [place[name] for name in names]
