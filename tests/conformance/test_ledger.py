@@ -1,0 +1,258 @@
+"""What every ledger promises. A new implementation is added to LEDGERS and inherits all of these."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from serving.decision import Action, Ask, Candidate, Decision, Reason, Versions
+from serving.errors import KeyReused, LedgerUnavailable
+from serving.ledger import Ledger, SqliteLedger
+
+NOW = datetime(2024, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
+Open = Callable[[], Ledger]
+
+LEDGERS: dict[str, Callable[[Path], Ledger]] = {"sqlite": lambda folder: SqliteLedger(folder / "ledger.db")}
+
+
+@pytest.fixture(params=LEDGERS)
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens the ledger of this test; again and again the same one."""
+    opened: list[Ledger] = []
+
+    def make() -> Ledger:
+        opened.append(LEDGERS[request.param](tmp_path))
+        return opened[-1]
+
+    yield make
+    for ledger in opened:
+        ledger.close()
+
+
+@pytest.fixture
+def ledger(reopen: Open) -> Ledger:
+    return reopen()
+
+
+def decision(decision_id: str, action: Action | None = None) -> Decision:
+    candidate = Candidate(action, 1.5)
+    return Decision(
+        decision_id=decision_id,
+        ask=Ask("anna", NOW),
+        action=action,
+        propensity=0.25,
+        value=1.5,
+        candidates=(candidate,),
+        propensities=(0.25,),
+        removed=(),
+        reasons=(Reason("explored", "to learn"),),
+        degraded=(),
+        dropped=0,
+        fallback_channels=(),
+        versions=Versions({}, "p", "f", "c"),
+    )
+
+
+def test_an_answer_comes_back_as_it_was_given(ledger: Ledger) -> None:
+    assert ledger.record(decision("1"), NOW, b"the answer") == b"the answer"
+
+
+def test_a_record_can_be_read_and_an_unknown_one_is_none(ledger: Ledger) -> None:
+    ledger.record(decision("1", Action("card", "push", "plain", "text")), NOW, b"a")
+    record = json.loads(ledger.get("1") or b"")
+    assert (record["decision_id"], record["action"]["product_id"]) == ("1", "card")
+    assert record["candidates"][0]["propensity"] == 0.25
+    assert ledger.get("2") is None
+
+
+def test_records_survive_closing(reopen: Open) -> None:
+    first = reopen()
+    first.record(decision("1"), NOW, b"a", "key", "hash")
+    first.close()
+    second = reopen()
+    assert second.get("1") is not None
+    assert second.recall("key", "hash") == b"a"
+
+
+def test_the_same_key_and_request_give_the_first_answer_byte_for_byte(ledger: Ledger) -> None:
+    assert ledger.record(decision("1"), NOW, b"first", "key", "hash") == b"first"
+    assert ledger.record(decision("2"), NOW, b"second", "key", "hash") == b"first"
+    assert ledger.recall("key", "hash") == b"first"
+    assert ledger.get("2") is None, "the second decision must not have been made"
+
+
+def test_the_same_key_with_another_request_is_refused(ledger: Ledger) -> None:
+    ledger.record(decision("1"), NOW, b"first", "key", "hash")
+    with pytest.raises(KeyReused):
+        ledger.record(decision("2"), NOW, b"second", "key", "other")
+    with pytest.raises(KeyReused):
+        ledger.recall("key", "other")
+    assert ledger.get("2") is None
+    assert ledger.recall("new", "hash") is None
+
+
+def test_concurrent_calls_with_one_key_make_one_decision(ledger: Ledger) -> None:
+    together = threading.Barrier(16)
+
+    def call(number: int) -> bytes:
+        together.wait()
+        return ledger.record(decision(str(number)), NOW, f"answer {number}".encode(), "key", "hash")
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = set(pool.map(call, range(16)))
+    assert len(answers) == 1
+    assert sum(ledger.get(str(number)) is not None for number in range(16)) == 1
+
+
+def test_a_failed_decision_does_not_take_others_of_its_group_along(ledger: Ledger) -> None:
+    ledger.record(decision("0"), NOW, b"a", "key", "hash")
+
+    def call(number: int) -> bytes | None:
+        try:
+            return ledger.record(decision(str(number)), NOW, b"a", "key" if number % 2 else None, "other")
+        except KeyReused:
+            return None
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(call, range(1, 65)))
+    assert answers == [None if number % 2 else b"a" for number in range(1, 65)]
+
+
+def test_a_closed_ledger_promises_nothing(ledger: Ledger) -> None:
+    assert ledger.open
+    ledger.close()
+    ledger.close()
+    assert not ledger.open
+    with pytest.raises(LedgerUnavailable):
+        ledger.record(decision("1"), NOW, b"a")
+    with pytest.raises(LedgerUnavailable):
+        ledger.get("1")
+
+
+def test_closing_finishes_what_was_accepted(reopen: Open) -> None:
+    ledger = reopen()
+
+    def call(number: int) -> str | None:
+        try:
+            ledger.record(decision(str(number)), NOW, b"a")
+        except LedgerUnavailable:
+            return None
+        return str(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(call, number) for number in range(400)]
+        calls[20].result()
+        ledger.close()
+        kept = [found for found in (one.result() for one in calls) if found]
+    again = reopen()
+    assert len(kept) >= 1
+    assert all(again.get(found) is not None for found in kept)
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import os, sys, threading
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        from test_ledger import NOW, decision
+        from serving.ledger import SqliteLedger
+        ledger = SqliteLedger(Path(sys.argv[1]) / "ledger.db")
+        def write(worker):
+            for number in range(10**9):
+                name = f"{worker}-{number}"
+                ledger.record(decision(name), NOW, name.encode(), f"key-{name}", "hash")
+                os.write(1, (name + "\\n").encode())
+        threads = [threading.Thread(target=write, args=(worker,)) for worker in range(6)]
+        [thread.start() for thread in threads]
+        """
+    )
+    here = Path(__file__).resolve()
+    acknowledged: list[str] = []
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path), str(here.parent)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(here.parents[2])},
+        )
+        assert process.stdout is not None
+        seen = [process.stdout.readline().strip() for _ in range(100)]
+        process.send_signal(signal.SIGKILL)
+        seen += [line.strip() for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        process.wait()
+        acknowledged = [*acknowledged, *seen]
+        ledger = SqliteLedger(tmp_path / "ledger.db")
+        lost = [name for name in set(seen) if ledger.recall(f"key-{name}", "hash") != name.encode()]
+        ledger.close()
+        (tmp_path / "ledger.db").rename(tmp_path / f"done-{len(acknowledged)}.db")
+        assert not lost
+    assert len(acknowledged) >= 300
+
+
+def test_the_decision_is_an_event_on_the_timeline(tmp_path: Path) -> None:
+    with_action, without = decision("1", Action("card", "push", "plain", "text")), decision("2")
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    for one in (with_action, without):
+        ledger.record(one, NOW, b"a")
+    ledger.close()
+    connection = sqlite3.connect(tmp_path / "ledger.db")
+    rows = connection.execute(
+        "SELECT event_id, customer_id, event_timestamp, kind, channel, purpose, product_id, content_id, decision_id, "
+        "message_id, propensity, value, created_timestamp FROM timeline ORDER BY event_id"
+    ).fetchall()
+    connection.close()
+    micros = 1_717_243_200_123_456
+    assert rows == [
+        ("decided:1", "anna", micros, "decided", "push", "marketing", "card", "plain", "1", None, 0.25, None, micros),
+        ("decided:2", "anna", micros, "decided", None, "marketing", None, None, "2", None, 0.25, None, micros),
+    ]
+
+
+def test_a_second_process_cannot_open_the_ledger(tmp_path: Path) -> None:
+    first = SqliteLedger(tmp_path / "ledger.db")
+    with pytest.raises(LedgerUnavailable, match="another process"):
+        SqliteLedger(tmp_path / "ledger.db")
+    first.close()
+    SqliteLedger(tmp_path / "ledger.db").close()
+
+
+def test_a_ledger_of_an_unknown_layout_is_refused(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "ledger.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(LedgerUnavailable, match="99"):
+        SqliteLedger(tmp_path / "ledger.db")
+
+
+def test_a_writer_that_cannot_keep_up_refuses_at_once(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.db", capacity=2, patience=0.2)
+    blocker = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")  # now the writer waits for this lock
+
+    def call(number: int) -> str:
+        try:
+            ledger.record(decision(str(number)), NOW, b"a")
+        except LedgerUnavailable as error:
+            return str(error)
+        return "written"
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(call, range(8)))
+    assert any("keep up" in answer for answer in answers)
+    assert "written" not in answers
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    ledger.close()

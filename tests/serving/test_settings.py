@@ -1,0 +1,26 @@
+"""Settings travel through the environment unchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from features.errors import InputError
+from serving.settings import Settings
+
+
+def test_settings_survive_the_environment() -> None:
+    settings = Settings(Path("/srv/home"), "sqlite:////srv/mlflow.db", "7", "challenger", 0.25, 0.125)
+    assert Settings.from_environment(settings.to_environment(), Path("/elsewhere")) == settings
+
+
+def test_an_empty_environment_gives_the_documented_defaults(tmp_path: Path) -> None:
+    settings = Settings.from_environment({}, tmp_path)
+    assert settings.home == Path(".nextbest")
+    assert settings.tracking_uri == f"sqlite:///{tmp_path.resolve()}/mlruns/mlflow.db"
+
+
+def test_a_wrong_number_names_its_variable() -> None:
+    with pytest.raises(InputError, match="NEXTBEST_EPSILON"):
+        Settings.from_environment({"NEXTBEST_EPSILON": "a lot"}, Path())

@@ -1,0 +1,130 @@
+"""Models side by side on the same rows: metrics of each, and paired differences with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.schema import Float64, Texts
+from training import metrics
+from training.bootstrap import Interval, paired
+from training.dataset import Dataset
+
+PRIOR = "prior"
+POPULARITY = "popularity"
+CONSTANT = "constant"
+PREVIOUS_CHANNEL = "previous_channel"
+SMOOTHING = 20.0
+"""Choices that the share of all channels counts for, in the share after one channel."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model on one set of rows: metric → value, and metric → float64 [n] for those that are means over rows."""
+
+    values: Mapping[str, float]
+    per_row: Mapping[str, Float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several models on the same rows. differences: other → metric → interval of (model - other)."""
+
+    judged: Mapping[str, Judged]
+    differences: Mapping[str, Mapping[str, Interval]]
+    rows: int
+
+    def flat(self, name: str, prefix: str) -> dict[str, float]:
+        """What to log for one model: `prefix/hr_at_3`, and `prefix/hr_at_3_minus_popularity` with `_low`, `_high`."""
+        found = {f"{prefix}/{metric}": value for metric, value in self.judged[name].values.items()}
+        found[f"{prefix}/rows"] = float(self.rows)
+        for other, by_metric in self.differences.items():
+            for metric, interval in by_metric.items():
+                key = f"{prefix}/{metric}_minus_{other}"
+                found |= {key: interval.mean, f"{key}_low": interval.low, f"{key}_high": interval.high}
+            found |= {f"{prefix}/{other}/{metric}": value for metric, value in self.judged[other].values.items()}
+        return {key: value for key, value in found.items() if np.isfinite(value)}
+
+
+def judge(probabilities: Float64, data: Dataset) -> Judged:
+    """All metrics of calibrated probabilities, float64 [n, m], on a dataset."""
+    spine = data.spine
+    for_ranking, for_probability = data.judged_for_ranking, data.judged_for_probability
+    ranking = metrics.ranking(probabilities, data.available, spine.taken)
+    per_row = {name: np.where(for_ranking, values, np.nan) for name, values in ranking.items()}
+    alone = data.question.link == "joint" and not data.question.outside
+    losses = (metrics.choice_losses if alone else metrics.pair_losses)(probabilities, data.available, spine.taken)
+    per_row |= {name: np.where(for_probability, values, np.nan) for name, values in losses.items()}
+    pairs = data.available & ~np.isnan(probabilities) & for_probability[:, None]
+    scores, happened = probabilities[pairs], spine.taken[pairs]
+    values = {name: float(np.nanmean(row)) if not np.isnan(row).all() else np.nan for name, row in per_row.items()}
+    values |= {metrics.AUC: metrics.auc(scores, happened), **metrics.calibration_gaps(scores, happened)}
+    shown = for_probability[:, None] & data.available
+    values[metrics.AUC_BY_CANDIDATE] = metrics.auc_by_candidate(probabilities, shown, spine.taken)
+    values[metrics.COVERAGE] = metrics.coverage(probabilities[for_ranking], data.available[for_ranking])
+    return Judged(values, per_row)
+
+
+def compare(
+    name: str, probabilities: Mapping[str, Float64], data: Dataset, seed: int, against: tuple[str, ...]
+) -> Comparison:
+    """Judge every model in `probabilities`; differences are those of `name` to each of `against`."""
+    judged = {model: judge(values, data) for model, values in probabilities.items()}
+    customers: Texts = data.spine.customer_id
+    differences = {
+        other: paired(judged[name].per_row, judged[other].per_row, customers, seed)
+        for other in against
+        if other in judged and other != name
+    }
+    return Comparison(judged, differences, len(data))
+
+
+def primary_metric(data: Dataset) -> str:
+    """The metric by which families are chosen.
+
+    HR@3 where three are few of the candidates, MAP@7 where the order of a few candidates is the question, and the
+    log-loss where nothing is ranked: channels, or one product at a time.
+    """
+    sizes = data.available[data.judged_for_ranking].sum(axis=1)
+    usual = float(sizes.mean()) if len(sizes) and data.question.block == "product" else 0.0
+    if usual > 2 * 3:
+        return metrics.HR_AT_3
+    return metrics.MAP_AT_7 if usual > 1.5 else metrics.LOG_LOSS
+
+
+def better(metric: str, one: float, other: float) -> bool:
+    """Whether `one` beats `other`; a NaN never does."""
+    return bool(one < other if metric in metrics.LOWER_IS_BETTER else one > other)
+
+
+def clearly_better(metric: str, difference: Interval) -> bool:
+    """Whether the interval of (model - other) excludes zero on the good side."""
+    return difference.below_zero if metric in metrics.LOWER_IS_BETTER else difference.above_zero
+
+
+def baselines(learned: Dataset, asked: Dataset) -> dict[str, Float64]:
+    """What counting alone says of the rows of `asked`, float64 [n, m] each, learned from `learned`.
+
+    popularity: raw counts, masked. constant: one share for everybody. previous_channel: shares after each channel.
+    """
+    taken = learned.spine.taken.astype(np.float64)
+    if asked.question.block == "product":
+        counts = taken[learned.judged_for_ranking].sum(axis=0) + 0.5
+        per_row = taken[learned.judged_for_probability].sum(axis=1).mean() if learned.spine.outside.any() else 1.0
+        shares = np.minimum(per_row * counts / counts.sum(), 1.0)  # order: the raw counts; level: take-ups per row
+        return {POPULARITY: np.where(asked.available, shares, np.nan)}
+    if asked.question.link == "each":
+        rate = (taken.sum() + 0.5) / (learned.available.sum() + 1.0)
+        return {CONSTANT: np.where(asked.available, rate, np.nan)}
+    taken /= np.maximum(taken.sum(axis=1, keepdims=True), 1)
+    share = (taken.sum(axis=0) + 0.5) / (taken.sum() + 0.5 * taken.shape[1])  # [m]
+    after = np.stack(
+        [taken[learned.spine.previous == channel].sum(axis=0) for channel in range(taken.shape[1])]
+    )  # [m before, m next]
+    smoothed = (after + SMOOTHING * share) / (after.sum(axis=1, keepdims=True) + SMOOTHING)
+    previous = asked.spine.previous
+    following = np.where(previous[:, None] >= 0, smoothed[np.maximum(previous, 0)], share[None, :])
+    rules = {CONSTANT: np.broadcast_to(share, following.shape), PREVIOUS_CHANNEL: following}
+    return {name: np.where(asked.available, values, np.nan) for name, values in rules.items()}

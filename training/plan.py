@@ -1,0 +1,97 @@
+"""What a training run is about: which question, from which rows, up to which moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from features.errors import InputError
+from serving.question import Question
+from training.dataset import Dataset
+from training.labels import DAY, cut, first_known, last_fact, micros
+from training.spine import ProductSource, Spine, default_horizon, product_source, product_spine, snapshot_times
+from training.spine_channels import ChannelSource, channel_source, channel_spine
+from training.split import Split, by_customer, by_time
+
+if TYPE_CHECKING:
+    from features.importing import Bank
+
+NEXT_BEST_PRODUCT = "next-best-product"
+CHANNEL_CHOICE = "channel-choice"
+MODELS = (NEXT_BEST_PRODUCT, CHANNEL_CHOICE)
+RESPONSE_DAYS = 7.0
+"""How long a message is given to be answered."""
+SplitBy = Literal["time", "customer"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody asked for. horizon_days, until: None = the default horizon, all of the data."""
+
+    model: str
+    family: str = "all"
+    entities: pd.DataFrame | None = None
+    horizon_days: float | None = None
+    until: datetime | None = None
+    seed: int = 0
+    split: SplitBy = "time"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An order met with the tables: everything about the rows is fixed by it. begin, end, horizon: µs."""
+
+    order: Order
+    question: Question
+    source: ProductSource | ChannelSource
+    begin: int
+    end: int
+    horizon: int
+
+    def spine(self, bank: Bank, end: int, since: int = 0) -> Spine:
+        """The rows since <= as_of whose label is known at `end`; the bank holds nothing later than `end`."""
+        if self.source == "messages" or self.source == "touches":
+            return channel_spine(bank, self.source, end, self.horizon, self.order.entities, since)
+        return product_spine(bank, self.source, end, self.horizon, self.order.entities, since)
+
+    def split(self, data: Dataset) -> Split:
+        """By time with an embargo; by customer where that was asked for, or where all entities are of one moment."""
+        spine = data.spine
+        if self.order.split == "customer" or (self.source == "entities" and len(np.unique(spine.as_of)) < 3):
+            return by_customer(spine.customer_id)
+        grid = snapshot_times(self.begin, self.end, self.horizon) if self.source == "occasions" else None
+        return by_time(spine.as_of, spine.closes, spine.sort, grid)
+
+    @property
+    def end_time(self) -> datetime:
+        return datetime.fromtimestamp(self.end / 1e6, UTC)
+
+
+def make_plan(order: Order, bank: Bank) -> tuple[Plan, Bank]:
+    """The plan, and the bank as it was known at its end. Raises ModelNotPossible, InputError."""
+    end = last_fact(bank)
+    if order.until is not None:
+        end = min(end, micros(order.until))
+    bank = cut(bank, end)
+    if not any(table.num_rows for table in bank.tables.values()):
+        raise InputError(f"--until hides everything later, however nothing is left by {order.until}; use a later time")
+    begin = int(first_known(bank).min())
+    asked = None if order.horizon_days is None else int(order.horizon_days * DAY)
+    catalog = bank.catalog
+    if order.model == NEXT_BEST_PRODUCT:
+        source: ProductSource | ChannelSource = product_source(bank, order.entities)
+        horizon = asked or default_horizon(bank, end)
+        question = Question(order.model, catalog.product_ids, "product", "joint", True, horizon / DAY)
+    elif order.model == CHANNEL_CHOICE:
+        source = channel_source(bank)
+        horizon = asked or int(RESPONSE_DAYS * DAY)
+        outbound = source == "messages"
+        link: Literal["each", "joint"] = "each" if outbound else "joint"
+        question = Question(order.model, catalog.channel_ids, "channel", link, outbound, horizon / DAY)
+    else:
+        raise InputError(f"models are {', '.join(MODELS)}, however {order.model!r} was asked for")
+    return Plan(order, question, source, begin, end, horizon), bank

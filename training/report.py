@@ -1,0 +1,87 @@
+"""What a person reads at the end of a command: tables of metrics and of served decisions, and what to open next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training import metrics
+from training.plan import NEXT_BEST_PRODUCT
+from training.terminal import metric_rows, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from training.run import Report, Served
+    from training.train import Trained
+
+RANKED = (metrics.HR_AT_1, metrics.HR_AT_3, metrics.MAP_AT_7)
+CHANCES = (metrics.LOG_LOSS, metrics.AUC, metrics.AUC_BY_CANDIDATE, metrics.ECE)
+
+
+def trained_lines(trained: Trained) -> list[str | Table]:
+    """A model's training, for a person."""
+    sizes = ", ".join(f"{name} {count:,}" for name, count in trained.rows.items() if count)
+    title = f"{trained.model}: test rows, by family and by counting"
+    shown = (*RANKED, *CHANCES) if trained.model == NEXT_BEST_PRODUCT else CHANCES
+    lines: list[str | Table] = [
+        table(title, ("", *shown), metric_rows(trained.families, shown)),
+        f"registered: {trained.family}, version {trained.version} (champion); {trained.reason}",
+        f"rows: {sizes}",
+    ]
+    lines += [f"note: {note}" for note in trained.notes]
+    return [*lines, *unseen_lines(trained.metrics), f"run {trained.run_id}, {trained.seconds:.0f} s"]
+
+
+def unseen_lines(found: Mapping[str, float]) -> list[str]:
+    """The frozen model on what lies beyond --until, where something does."""
+    lines = []
+    for name in (metrics.HR_AT_3, metrics.LOG_LOSS):
+        for other in ("popularity", "constant", "previous_channel"):
+            key = f"unseen/{name}_minus_{other}"
+            if key in found:
+                interval = f"{found[key]:+.4f} [{found[f'{key}_low']:+.4f}, {found[f'{key}_high']:+.4f}]"
+                lines.append(f"unseen, {name}: {found[f'unseen/{name}']:.4f}, minus {other} {interval}")
+    return lines
+
+
+def report_lines(report: Report, home: Path) -> list[str | Table]:
+    """The whole job, for a person."""
+    lines: list[str | Table] = []
+    for trained in report.trained:
+        lines += trained_lines(trained)
+    lines += [f"{model} is left out: {reason}" for model, reason in report.left_out.items()]
+    lines.append(served_table(report.served))
+    serve = "nextbest serve" if home == Path(".nextbest") else f"nextbest serve --home {home}"
+    customer = report.served[0].customer_id if report.served else "ID"
+    body = json.dumps({"customer_id": customer})
+    return [
+        *lines,
+        "what to open next:",
+        "  nextbest ui    the runs, metrics and models in MLflow",
+        f"  {serve}    the endpoint; then",
+        f"  curl -s 127.0.0.1:3000/v1/decide -H 'Content-Type: application/json' -d '{body}'",
+    ]
+
+
+def served_table(served: tuple[Served, ...]) -> Table:
+    """One line per customer: what was decided, and the first products of the ranking."""
+    rows = [[one.customer_id, *_action(one.decision), _ranking(one.ranking)] for one in served]
+    moment = served[0].as_of if served else ""
+    columns = ("customer", "decision", "channel", "text or reason", "propensity", "value", "next best products")
+    return table(f"decisions of the real server, as of {moment}", columns, rows, numbers_from=len(columns))
+
+
+def _action(decision: Mapping[str, Any]) -> list[object]:
+    numbers = [f"{decision[name]:.3f}" for name in ("propensity", "value")]
+    action = decision.get("action")
+    if action is None:
+        return ["no contact", None, "; ".join(one["reason"] for one in decision.get("reasons", [])), *numbers]
+    return [action["product_id"], action["channel"], action["text"], *numbers]
+
+
+def _ranking(ranking: Mapping[str, Any]) -> str:
+    products = ranking.get("products", [])
+    return ", ".join(f"{product['product_id']} {product['probability']:.3f}" for product in products)

@@ -1,0 +1,231 @@
+"""MLflow: where runs, metrics and models are kept. The backend is SQLite, artefacts lie beside it, nothing is pickled.
+
+Several processes that open a fresh SQLite backend at one moment race in its schema migrations, so it is initialised
+once, under a lock. A run carries the process that made it; where that is gone, the next start marks it KILLED.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.registry import CHAMPION, PRIOR
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODEL_FOLDER = "model"
+PRIOR_FOLDER = "prior"
+_TAG = "nextbest."
+
+
+@dataclass(frozen=True)
+class Process:
+    """Who makes a run: enough to see later whether it still lives."""
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    @classmethod
+    def this(cls) -> Process:
+        return cls(socket.gethostname(), _boot_id(), os.getpid(), _started(os.getpid()))
+
+    @classmethod
+    def of(cls, tags: Mapping[str, str]) -> Process | None:
+        names = [f"{_TAG}{name}" for name in ("host", "boot", "pid", "started")]
+        if not all(name in tags for name in names):
+            return None
+        host, boot, pid, started = (tags[name] for name in names)
+        return cls(host, boot, int(pid), started)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        parts = {"host": self.host, "boot": self.boot, "pid": str(self.pid), "started": self.started}
+        return {f"{_TAG}{name}": value for name, value in parts.items()}
+
+    @property
+    def is_gone(self) -> bool:
+        """True when it ran on this host and surely no longer does."""
+        if self.host != socket.gethostname():
+            return False
+        return self.boot != _boot_id() or _started(self.pid) != self.started
+
+
+class Tracking:
+    """A client of one MLflow backend."""
+
+    def __init__(self, uri: str) -> None:
+        """Open the backend, creating it where it is a SQLite file that does not exist yet."""
+        self.uri = uri
+        with _only_one(uri):
+            logging.getLogger("mlflow").setLevel(logging.WARNING)
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            from mlflow.tracking import MlflowClient
+
+            self.client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            self.client.search_experiments(max_results=1)
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment, created on first use; on our SQLite backend its artefacts lie beside the database."""
+        with _only_one(self.uri):
+            found = self.client.get_experiment_by_name(name)
+            if found is not None:
+                return str(found.experiment_id)
+            path = sqlite_path(self.uri)
+            location = None if path is None else (path.parent / "artifacts" / name).as_uri()
+            return str(self.client.create_experiment(name, artifact_location=location))
+
+    def mark_killed(self, experiment_id: str) -> int:
+        """Mark runs whose process is gone as KILLED; how many."""
+        runs = self.client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1000)
+        dead = [run for run in runs if (process := Process.of(run.data.tags)) is not None and process.is_gone]
+        for run in dead:
+            self.client.set_terminated(run.info.run_id, "KILLED")
+        return len(dead)
+
+    @contextmanager
+    def run(self, experiment_id: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[Run]:
+        """A run that ends FINISHED, or FAILED when the block raises."""
+        own = {"mlflow.runName": name, "mlflow.source.name": "nextbest", **Process.this().tags, **tags}
+        if parent is not None:
+            own["mlflow.parentRunId"] = parent
+        made = self.client.create_run(experiment_id, tags=own, run_name=name)
+        run = Run(self.client, made.info.run_id)
+        try:
+            yield run
+        except BaseException as error:
+            self.client.set_terminated(run.id, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        self.client.set_terminated(run.id, "FINISHED")
+
+    def register(self, model: str, run: Run) -> str:
+        """Register the models of `run`: its prior for when the champion cannot answer, and the champion.
+
+        Aliases move last and the champion's at the very end: a kill before it changes nothing.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_registered_model(model)
+        except MlflowException:
+            self.client.create_registered_model(model)
+        root = self.client.get_run(run.id).info.artifact_uri
+        prior = self.client.create_model_version(model, source=f"{root}/{PRIOR_FOLDER}", run_id=run.id)
+        chosen = self.client.create_model_version(model, source=f"{root}/{MODEL_FOLDER}", run_id=run.id)
+        self.client.set_registered_model_alias(model, PRIOR, prior.version)
+        self.client.set_registered_model_alias(model, CHAMPION, chosen.version)
+        return str(chosen.version)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An MLflow run that is being written."""
+
+    client: Any
+    id: str
+
+    def params(self, values: Mapping[str, object]) -> None:
+        for name, value in values.items():
+            self.client.log_param(self.id, name, value)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        # one time for all: the run's own start, so that a metric's order never depends on the clock
+        at = self.client.get_run(self.id).info.start_time
+        self.client.log_batch(self.id, metrics=[Metric(name, float(value), at, 0) for name, value in values.items()])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        for name, value in values.items():
+            self.client.set_tag(self.id, name, value)
+
+    def figure(self, drawn: Figure, file: str) -> None:
+        self.client.log_figure(self.id, drawn, file)
+
+    def data(self, name: str, digest: str, source: str, context: str) -> None:
+        """Record the data set that the run learned from."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        used = Dataset(name=name, digest=digest[:36], source_type="local", source=source)
+        self.client.log_inputs(self.id, [DatasetInput(used, [InputTag("mlflow.data.context", context)])])
+
+    def folder(self, local: Path, name: str) -> None:
+        self.client.log_artifacts(self.id, str(local), name)
+
+    def text(self, content: str, file: str) -> None:
+        self.client.log_text(self.id, content, file)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite backend; None for any other."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def lineage(root: Path) -> dict[str, str]:
+    """Git commit (with `+changes` where files differ from it) and SHA-256 of the lock file, where they are known."""
+    found = {}
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit:
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+        found["git_commit"] = commit + ("+changes" if changed else "")
+        found["mlflow.source.git.commit"] = commit
+    lock = root / "requirements.lock"
+    if lock.is_file():
+        found["lock_sha256"] = hashlib.sha256(lock.read_bytes()).hexdigest()
+    return found
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@contextmanager
+def _only_one(uri: str) -> Iterator[None]:
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _boot_id() -> str:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else "unknown"
+
+
+def _started(pid: int) -> str:
+    """When a process started, in clock ticks since boot; empty when it does not run."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return _alive_elsewhere(pid)
+
+
+def _alive_elsewhere(pid: int) -> str:
+    """Systems without /proc: "runs" or empty."""
+    if Path("/proc/self").exists():
+        return ""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return ""
+    return "runs"
