@@ -3,7 +3,8 @@
 NextbestError
 ├── InputError      wrong usage or wrong input: exit code 2, nothing was written
 │   ├── BankDataError   the bank data directory breaks rules: carries every problem found
-│   └── NotBuilt        a command needs features that were never built
+│   ├── NotBuilt        a command needs features that were never built
+│   └── NoSuchModel     the registry has no such model (an ArtefactError too: serving degrades)
 ├── ArtefactError   a model artefact is damaged or does not fit these features
 └── GateRefused     a gate said no: exit code 3
 """
@@ -43,6 +44,10 @@ class NotBuilt(InputError):
 
 class ArtefactError(NextbestError):
     """A model artefact that is damaged, or was trained on other feature rows than these."""
+
+
+class NoSuchModel(ArtefactError, InputError):
+    """A model was asked for by a name, alias, version or run that the registry does not know."""
 
 
 class GateRefused(NextbestError):

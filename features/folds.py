@@ -1,7 +1,8 @@
 """Features as folds over events: decayed sums and latest values, one step formula for history and for live updates.
 
 A decayed sum with time constant tau after events a_1 … a_k at t_1 … t_k is
-S_k = S_{k-1}·exp(−(t_k − t_{k-1})/tau) + a_k, and at a later moment t it is S_k·exp(−(t − t_k)/tau): a state needs no window to slide, and no job to age it.
+S_k = S_{k-1}·exp(−(t_k − t_{k-1})/tau) + a_k, and at a later moment t it is S_k·exp(−(t − t_k)/tau): a state needs
+no window to slide, and no job to age it.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Meters:
         )
         self._latency = Histogram(
             "nextbest_latency_seconds",
-            "From the whole request to the answer, by call and status.",
+            "From the request to the start of the answer, by call and status.",
             ["call", "status"],
             buckets=_SECONDS,
             registry=self._registry,
@@ -74,15 +74,18 @@ class Timed:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500  # what an exception becomes, above this layer
+        answered = False
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                # Counted before the caller can see the answer: who asks for the metrics next finds it there.
+                self._meters.took(call, message["status"], time.perf_counter() - started)
+                answered = True
             await send(message)
 
         try:
             await self._app(scope, receive, noted)
         finally:
-            self._meters.took(call, status, time.perf_counter() - started)
+            if not answered:  # an exception, which becomes a 500 above this layer
+                self._meters.took(call, 500, time.perf_counter() - started)

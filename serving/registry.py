@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from features.errors import ArtefactError
+from features.errors import NoSuchModel
 from features.schema import RowSchema
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def resolve(model_name: str, reference: str, tracking_uri: str) -> Loaded:
     """Load a registered model by alias, version number or run id; ArtefactError says what is missing or damaged."""
     database = _local_database(tracking_uri)
     if database is not None and not database.is_file():
-        raise ArtefactError(f"there is no MLflow database at {database}; train with `nextbest train {model_name}`")
+        raise NoSuchModel(f"there is no MLflow database at {database}; train with `nextbest train {model_name}`")
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -53,7 +53,7 @@ def resolve(model_name: str, reference: str, tracking_uri: str) -> Loaded:
         found = _version(MlflowClient(tracking_uri, tracking_uri), model_name, reference)
         folder = _folder(str(found.source), tracking_uri)
     except MlflowException as error:
-        raise ArtefactError(
+        raise NoSuchModel(
             f"{model_name} has no {reference!r} in the registry at {tracking_uri}: {error.message}; "
             f"train with `nextbest train {model_name}`"
         ) from error
@@ -88,7 +88,7 @@ def _version(client: Any, model_name: str, reference: str) -> Any:
     if re.fullmatch(r"[0-9a-f]{32}", reference):
         versions = client.search_model_versions(f"name = '{model_name}' and run_id = '{reference}'")
         if not versions:
-            raise ArtefactError(f"no version of {model_name} comes from run {reference}; register the run first")
+            raise NoSuchModel(f"no version of {model_name} comes from run {reference}; register the run first")
         return max(versions, key=lambda version: int(version.version))
     return client.get_model_version_by_alias(model_name, reference)
 

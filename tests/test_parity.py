@@ -28,7 +28,7 @@ def build(simulated_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Bui
 
 def customers_of(build: Build) -> list[str]:
     ids = build.bank.tables["customers"]["customer_id"].unique().to_pylist()  # type: ignore[index]
-    return sorted(ids)[:120] + ["never heard of"]
+    return [*sorted(ids)[:120], "never heard of"]
 
 
 def offline_rows(build: Build, customers: list[str], moment: datetime) -> Rows:

@@ -91,7 +91,7 @@ def features_build(edge: Edge, directory: Path) -> None:
     "--horizon",
     type=float,
     metavar="DAYS",
-    help="Days in which the outcome counts. Default: 90 for products, 7 for messages.",
+    help="Days in which the outcome counts. Default: 90 for products (less in short histories), 7 for messages.",
 )
 @click.option("--until", metavar="TIME", help="Hide everything later; a time without zone is UTC.")
 @click.option(

@@ -104,6 +104,11 @@ def clearly_better(metric: str, difference: Interval) -> bool:
     return difference.below_zero if metric in metrics.LOWER_IS_BETTER else difference.above_zero
 
 
+def clearly_worse(metric: str, difference: Interval) -> bool:
+    """Whether the interval of (model - other) excludes zero on the bad side."""
+    return difference.above_zero if metric in metrics.LOWER_IS_BETTER else difference.below_zero
+
+
 def baselines(learned: Dataset, asked: Dataset) -> dict[str, Float64]:
     """What counting alone says of the rows of `asked`, float64 [n, m] each, learned from `learned`.
 

@@ -83,15 +83,15 @@ def make_plan(order: Order, bank: Bank) -> tuple[Plan, Bank]:
     asked = None if order.horizon_days is None else int(order.horizon_days * DAY)
     catalog = bank.catalog
     if order.model == NEXT_BEST_PRODUCT:
-        source: ProductSource | ChannelSource = product_source(bank, order.entities)
-        horizon = asked or default_horizon(bank, end)
+        products = product_source(bank, order.entities)
+        horizon = asked or default_horizon(bank, products, end)
         question = Question(order.model, catalog.product_ids, "product", "joint", True, horizon / DAY)
-    elif order.model == CHANNEL_CHOICE:
-        source = channel_source(bank)
+        return Plan(order, question, products, begin, end, horizon), bank
+    if order.model == CHANNEL_CHOICE:
+        channels = channel_source(bank)
         horizon = asked or int(RESPONSE_DAYS * DAY)
-        outbound = source == "messages"
+        outbound = channels == "messages"
         link: Literal["each", "joint"] = "each" if outbound else "joint"
         question = Question(order.model, catalog.channel_ids, "channel", link, outbound, horizon / DAY)
-    else:
-        raise InputError(f"models are {', '.join(MODELS)}, however {order.model!r} was asked for")
-    return Plan(order, question, source, begin, end, horizon), bank
+        return Plan(order, question, channels, begin, end, horizon), bank
+    raise InputError(f"models are {', '.join(MODELS)}, however {order.model!r} was asked for")

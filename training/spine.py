@@ -31,6 +31,7 @@ JUST_BEFORE = 1
 """Microsecond: the features of an event's row end here before it."""
 CAP = 40_000
 """Rows of one sort, at most."""
+NEARLY_ALL = 0.99
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,21 @@ def moments(entities: pd.DataFrame) -> Int64:
     return np.asarray(entities[AS_OF].astype("datetime64[us, UTC]").astype("int64"), dtype=np.int64)
 
 
-def default_horizon(bank: Bank, end: int) -> int:
-    """µs: 90 days, or the longest of 30, 7 and 1 that fits four times (learn, choose, test, label) into the data."""
+def default_horizon(bank: Bank, source: ProductSource, end: int) -> int:
+    """µs: 90 days, or the longest of 30, 7 and 1 that fits four times (learn, choose, test, label) into the data.
+
+    In a campaign's log, where the window costs an embargo of its length and answers come soon: 7 or 30 days where
+    nearly all the answers came within.
+    """
     span = end - int(first_known(bank).min())
-    return next((days * DAY for days in (90, 30, 7) if 4 * days * DAY <= span), DAY)
+    fits = [days for days in (90, 30, 7) if 4 * days * DAY <= span] or [1]
+    if source == "decisions":
+        return next((days for days in (7, 30) if days in fits and _answered_within(bank, days * DAY)), fits[0]) * DAY
+    return fits[0] * DAY
+
+
+def _answered_within(bank: Bank, window: int) -> bool:
+    """Whether nearly all take-ups of the log came within `window` (µs) of their decision."""
+    asked = decisions(bank).groupby(Event.DECISION_ID)[AT].min().rename("asked")
+    pairs = take_ups(bank).join(asked, on=Event.DECISION_ID).dropna(subset=["asked"])
+    return bool(len(pairs)) and float((pairs[AT] - pairs["asked"] <= window).mean()) >= NEARLY_ALL

@@ -41,11 +41,11 @@ class Terminal:
             self._depth -= 1
         seconds = time.perf_counter() - started
         if seconds >= SHOWN_FROM:
-            self.console.print(f"  {name} · {seconds:.1f} s", style="dim", markup=False)
+            self.say(f"  {name} · {seconds:.1f} s", "dim")
 
     def say(self, text: str, style: str | None = None) -> None:
         """One line for the person."""
-        self.console.print(text, style=style, markup=False)
+        self.console.print(text, style=style, markup=False, soft_wrap=True)
 
     def _bars(self) -> Bars:
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,10 +72,13 @@ class Tracking:
         with _only_one(uri):
             logging.getLogger("mlflow").setLevel(logging.WARNING)
             logging.getLogger("alembic").setLevel(logging.WARNING)
+            import sqlalchemy  # noqa: F401  # its import shows its own warnings again, so it comes before they are hidden
             from mlflow.tracking import MlflowClient
 
-            self.client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            self.client.search_experiments(max_results=1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
+                self.client.search_experiments(max_results=1)
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, created on first use; on our SQLite backend its artefacts lie beside the database."""

@@ -25,7 +25,16 @@ from serving.choice import ChoiceModel, Question
 from training import plots
 from training.bootstrap import Interval
 from training.dataset import Dataset, dataset, require_take_ups
-from training.evaluate import PRIOR, Comparison, baselines, better, clearly_better, compare, primary_metric
+from training.evaluate import (
+    PRIOR,
+    Comparison,
+    baselines,
+    better,
+    clearly_better,
+    clearly_worse,
+    compare,
+    primary_metric,
+)
 from training.families import FAMILIES, Fitted
 from training.fit_calibration import fit_calibration
 from training.labels import last_fact
@@ -87,7 +96,7 @@ def train(
         on_test = judge_all(contenders, parts["train"], parts["test"], order.seed)
         for name in contenders:
             record(run, tracking, experiment, name, contenders[name], parts["test"], on_valid[name], on_test[name])
-        family, reason = choose(order, on_valid, primary_metric(parts["valid"]))
+        family, reason = choose(order, on_valid, on_test, primary_metric(parts["valid"]))
         found = {**on_valid[family].flat(family, "valid"), **on_test[family].flat(family, "test")}
 
         with progress.step(f"fit {family} again on all {len(data)} rows"):
@@ -148,8 +157,14 @@ def judge_all(contenders: Mapping[str, Contender], learned: Dataset, part: Datas
     return {name: compare(name, shown[name], part, seed, against) for name in contenders}
 
 
-def choose(order: Order, on_valid: Mapping[str, Comparison], metric: str) -> tuple[str, str]:
-    """The family to register and why: the best on valid, if it is surely better there than the prior."""
+def choose(
+    order: Order, on_valid: Mapping[str, Comparison], on_test: Mapping[str, Comparison], metric: str
+) -> tuple[str, str]:
+    """The family to register and why: the best on valid, if it is surely better there than the prior.
+
+    Test never picks a winner, but it may stop one: where times have changed so much that the winner is surely worse
+    than the prior on the newest rows, the prior is what may be shipped.
+    """
     if order.family != "all":
         return order.family, "asked for"
     values = {name: comparison.judged[name].values[metric] for name, comparison in on_valid.items()}
@@ -160,6 +175,10 @@ def choose(order: Order, on_valid: Mapping[str, Comparison], metric: str) -> tup
         return PRIOR, f"no family has a better {metric} than the prior on the validation rows ({values[PRIOR]:.4f})"
     gap = on_valid[best].differences[PRIOR][metric]
     told = f"{metric} {values[best]:.4f} against {values[PRIOR]:.4f} of the prior, difference {span(gap)}"
+    newest = on_test[best].differences[PRIOR][metric]
+    if clearly_better(metric, gap) and clearly_worse(metric, newest):
+        worse = f"yet it is surely worse than the prior on the newest rows, {span(newest)}"
+        return PRIOR, f"{best} was best on the validation rows, {told}; {worse}"
     if clearly_better(metric, gap):
         return best, f"best on the validation rows: {told}"
     return PRIOR, f"no family is surely better than the prior on the validation rows; the best, {best}, has {told}"

@@ -105,7 +105,10 @@ def test_the_metric_that_decides_fits_the_question(dataset: Make, candidates: in
 
 @pytest.fixture
 def contest(dataset: Make) -> Callable[[float], Any]:
-    """Families judged on 400 rows: the prior ranks at random, `lightgbm` is right in a share of the rest."""
+    """Families judged on 400 rows: the prior ranks at random, `lightgbm` is right in a share of the rest.
+
+    A share below 0: it is always wrong.
+    """
 
     def make(share: float) -> Any:
         draw = np.random.default_rng(0)
@@ -113,6 +116,7 @@ def contest(dataset: Make) -> Callable[[float], Any]:
         prior = draw.random((400, 8))
         right = draw.random(400) < share
         model = np.where(right[:, None] & data.spine.taken, 2.0, prior)
+        model = np.where(data.spine.taken, -1.0, prior) if share < 0 else model
         scored = {"prior": prior, "lightgbm": model}
         return {name: compare(name, scored, data, 0, ("prior",)) for name in scored}
 
@@ -120,20 +124,29 @@ def contest(dataset: Make) -> Callable[[float], Any]:
 
 
 def test_a_family_that_is_surely_better_is_promoted(contest: Any) -> None:
-    family, reason = choose(Order("m"), contest(0.5), metrics.HR_AT_3)
+    family, reason = choose(Order("m"), contest(0.5), contest(0.5), metrics.HR_AT_3)
     assert family == "lightgbm"
     assert "best on the validation rows" in reason
 
 
 def test_a_family_that_may_be_no_better_is_not_promoted_and_the_run_says_so(contest: Any) -> None:
-    family, reason = choose(Order("m"), contest(0.004), metrics.HR_AT_3)
+    family, reason = choose(Order("m"), contest(0.004), contest(0.5), metrics.HR_AT_3)
     assert family == "prior"
     assert "no family" in reason
-    assert choose(Order("m"), contest(0.0), metrics.HR_AT_3)[0] == "prior"
+    assert choose(Order("m"), contest(0.0), contest(0.5), metrics.HR_AT_3)[0] == "prior"
 
 
 def test_a_family_that_was_asked_for_is_registered(contest: Any) -> None:
-    assert choose(Order("m", family="lightgbm"), contest(0.0), metrics.HR_AT_3) == ("lightgbm", "asked for")
+    assert choose(Order("m", family="lightgbm"), contest(0.0), contest(0.0), metrics.HR_AT_3) == (
+        "lightgbm",
+        "asked for",
+    )
+
+
+def test_a_winner_that_is_surely_worse_on_the_newest_rows_is_not_shipped(contest: Any) -> None:
+    family, reason = choose(Order("m"), contest(0.5), contest(-1.0), metrics.HR_AT_3)
+    assert family == "prior"
+    assert "surely worse than the prior on the newest rows" in reason
 
 
 def test_lower_is_better_for_losses(contest: Any) -> None:

@@ -153,8 +153,20 @@ def test_sampling_keeps_the_others_when_a_customer_is_added(world: Any, day: Day
 
 def test_the_default_horizon_is_90_days_unless_the_data_is_too_short(world: Any, day: Days) -> None:
     bank = world.knows(anna=0).event("anna", 1, "converted", product_id="loan").bank
-    spans = {days: default_horizon(bank, day(days)) // DAY for days in (400, 359, 30, 10)}
+    spans = {days: default_horizon(bank, "occasions", day(days)) // DAY for days in (400, 359, 30, 10)}
     assert spans == {400: 90, 359: 30, 30: 7, 10: 1}
+
+
+def test_a_campaign_is_given_the_window_in_which_its_answers_come(world: Any, day: Days) -> None:
+    world.knows(anna=0)
+    for n in range(200):
+        world.event("anna", n, "decided", product_id="loan", decision_id=f"d{n}", purpose="marketing")
+        world.event("anna", n + 3, "converted", product_id="loan", decision_id=f"d{n}")
+    assert default_horizon(world.bank, "decisions", day(800)) == 7 * DAY
+    for n in range(200, 206):  # three in a hundred take three weeks
+        world.event("anna", n, "decided", product_id="loan", decision_id=f"d{n}", purpose="marketing")
+        world.event("anna", n + 21, "converted", product_id="loan", decision_id=f"d{n}")
+    assert default_horizon(world.bank, "decisions", day(800)) == 30 * DAY
 
 
 def test_rows_come_in_order_of_time(world: Any, day: Days) -> None:
