@@ -54,6 +54,8 @@ def report_lines(report: Report, home: Path) -> list[str | Table]:
         lines += trained_lines(trained)
     lines += [f"{model} is left out: {reason}" for model, reason in report.left_out.items()]
     lines.append(served_table(report.served))
+    degraded = {why for one in report.served for answer in (one.decision, one.ranking) for why in _degraded(answer)}
+    lines += [f"degraded: {why}" for why in sorted(degraded)]
     serve = "nextbest serve" if home == Path(".nextbest") else f"nextbest serve --home {home}"
     customer = report.served[0].customer_id if report.served else "ID"
     body = json.dumps({"customer_id": customer})
@@ -80,6 +82,10 @@ def _action(decision: Mapping[str, Any]) -> list[object]:
     if action is None:
         return ["no contact", None, "; ".join(one["reason"] for one in decision.get("reasons", [])), *numbers]
     return [action["product_id"], action["channel"], action["text"], *numbers]
+
+
+def _degraded(answer: Mapping[str, Any]) -> list[str]:
+    return [str(why) for why in answer.get("degraded_because", [])]
 
 
 def _ranking(ranking: Mapping[str, Any]) -> str:
