@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+# Before Feast: its import makes Prometheus counters files that all apps of a process share.
+import prometheus_client.values  # noqa: F401
 import pytest
 
 from features.schema import Attribute, Bool, Float32, Rows, RowSchema
