@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY := PASSIVE
 READY := $(VENV)/ready
 BANK ?= .nextbest/bank
 
-.PHONY: run test check format clean
+.PHONY: run test check proof format clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -34,6 +34,9 @@ check: $(READY)  ## formatter, linter, types, tests: before a commit
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+proof: $(READY)  ## what is too large for every commit: claims measured at full size
+	$(BIN)/python -m pytest -q -m proof --timeout=7200
 
 format: $(READY)  ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format .

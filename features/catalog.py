@@ -10,6 +10,7 @@ from typing import Any, Literal
 from features.errors import BankDataError
 
 Direction = Literal["inbound", "outbound", "both"]
+Format = Literal["text", "html", "sms"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Channel:
     """("21:00", "08:00"): no messages from the first to before the second, in the customer's zone. In the file a
     list of the two, or "21:00-08:00"."""
     max_length: int | None = None
+    """Characters of a text; on an SMS channel, of a text in the GSM alphabet: see `format`."""
+    format: Format = "text"
+    """html: what templates print is escaped. sms: a text may fill as many segments as `max_length` GSM characters do,
+    so a text outside that alphabet has room for fewer."""
 
     @property
     def outbound(self) -> bool:
@@ -48,6 +53,8 @@ class Content:
     template: str
     product_id: str | None = None
     channel: str | None = None
+    plain: str | None = None
+    """A template without a word about the customer, used where a variable of `template` is missing."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,17 @@ import re
 import tomllib
 import zoneinfo
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from features.arbitration import declared_problems
 from features.catalog import Catalog, Channel, Content, Product
+from features.policy_file import Named, attribute_flaws, flaws
 from features.problems import SHOWN, Problem, Rule, Severity, show
+from features.schema import Attribute
+from features.templates import plain_problem, template_problem
 
 CATALOG = "catalog"
 CATALOG_FILE = "catalog.toml"
@@ -104,6 +108,7 @@ _SECTIONS: Mapping[str, Mapping[str, _Key]] = {
         "capacity": _Key("a whole number of at least 0", lambda value: _is_count(value, 0)),
         "quiet_hours": _Key("two times of day", lambda value: _quiet_hours(value) is not None, rule=Rule.QUIET_HOURS),
         "max_length": _Key("a whole number of at least 1", lambda value: _is_count(value, 1)),
+        "format": _Key("text, html or sms", lambda value: value in ("text", "html", "sms")),
     },
     "contents": {
         "id": _TEXT,
@@ -111,6 +116,7 @@ _SECTIONS: Mapping[str, Mapping[str, _Key]] = {
         "channel": _MAYBE_TEXT,
         "language": _TEXT,
         "template": _TEXT,
+        "plain": _MAYBE_TEXT,
     },
     "policies": {"id": _TEXT},
 }
@@ -124,6 +130,10 @@ class _Findings:
 
     def add(self, column: str | None, rule: str, what: str, severity: Severity = "error") -> None:
         self.found[column, rule, severity].append(what)
+
+    @property
+    def errors(self) -> bool:
+        return any(severity == "error" for _, _, severity in self.found)
 
     def problems(self) -> tuple[Problem, ...]:
         return tuple(
@@ -158,9 +168,30 @@ def parse_catalog(raw: Mapping[str, Any]) -> CatalogReading:
             named = entry.get(key)
             if known is not None and _is_text(named) and named not in known:
                 findings.add(f"contents.{key}", rule, f"{_label(number, entry)}: {show(named)}")
-    problems = findings.problems()
-    sound = not any(problem.severity == "error" for problem in problems)
-    return CatalogReading(_catalog(raw) if sound else None, problems, ids["products"], ids["channels"], ids["contents"])
+    for number, entry in enumerate(sections["contents"] or (), start=1):
+        for key, problem_of in (("template", template_problem), ("plain", plain_problem)):
+            problem = problem_of(entry[key]) if _is_text(entry.get(key)) else None
+            if problem:
+                findings.add(f"contents.{key}", Rule.TEMPLATE, f"{_label(number, entry)}: {problem}")
+    groups = frozenset(entry["group"] for entry in sections["products"] or () if _is_text(entry.get("group")))
+    named = Named(ids["products"], ids["channels"], groups if ids["products"] is not None else None)
+    for number, entry in enumerate(sections["policies"] or (), start=1):
+        for flaw in flaws(entry, named):
+            findings.add(f"policies.{flaw.key}", flaw.rule, f"{_label(number, entry)}: {flaw.what}")
+    catalog = None if findings.errors else _catalog(raw)
+    for weighing in declared_problems(catalog.policies, catalog) if catalog else ():
+        findings.add("policies", Rule.POLICY_VALUE, weighing)
+    catalog = None if findings.errors else catalog
+    return CatalogReading(catalog, findings.problems(), ids["products"], ids["channels"], ids["contents"])
+
+
+def check_policy_attributes(catalog: Catalog, attributes: Sequence[Attribute]) -> tuple[Problem, ...]:
+    """The policies of a sound catalogue that name attributes which customers lack, or which are of another kind."""
+    findings = _Findings()
+    for number, entry in enumerate(catalog.policies, start=1):
+        for flaw in attribute_flaws(entry, attributes):
+            findings.add(f"policies.{flaw.key}", flaw.rule, f"{_label(number, entry)}: {flaw.what}")
+    return findings.problems()
 
 
 def show_error(error: Exception) -> str:
@@ -183,7 +214,7 @@ def _check_keys(
         elif not key.fits(entry[name]):
             findings.add(prefix + name, key.rule, f"{label}: {show(entry[name])}, {key.wanted} is wanted")
     if section == "policies":
-        return  # policies are read by the decision policy, which knows their keys
+        return  # each kind has keys of its own: features.policy_file
     for name in sorted(entry.keys() - keys.keys()):
         findings.add(prefix + name, Rule.EXTRA_KEY, f"{label}: {show(entry[name])}", "note")
 

@@ -59,6 +59,13 @@ class Rule(StrEnum):
     CATALOG_ID = "an id occurs once"
     TIME_ZONE = "a time zone is known"
     QUIET_HOURS = 'quiet hours are two different times of day, as in ["21:00", "08:00"]'
+    TEMPLATE = "a template prints, filters and chooses, nothing else"
+    GROUP = "the group is of a product in the catalogue"
+    POLICY_KIND = "the kind of a policy is known"
+    POLICY_KEY = "a key of a policy belongs to its kind"
+    POLICY_VALUE = "a value of a policy fits its key"
+    POLICY_TARGET = "a policy is about one channel, product or group, or about everything"
+    POLICY_ATTRIBUTE = "an attribute of a policy is one of the customers, of a fitting kind"
     REPEATED_EVENT = "an event that arrived twice is read once"
     EARLY = "an event comes after the customer is known"
     SAME_MOMENT = "a product opened and closed at one moment is read as closed, then opened"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from features import relations
 from features.arrow import Column, column_of, kernels, take
 from features.catalog import Catalog
-from features.catalog_file import CATALOG_FILE, CatalogReading, read_catalog
+from features.catalog_file import CATALOG_FILE, CatalogReading, check_policy_attributes, read_catalog
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Table
 from features.normalise import Converted, classify, convert
 from features.problems import Problem, Rule, Severity, format_problems
@@ -88,6 +88,8 @@ def check(directory: Path) -> Checked:
             attributes = tuple(Attribute(name, kind) for name, kind in sorted(draft.attributes.items()))
             if {CUSTOMER_ID, EVENT_TIMESTAMP} <= draft.columns.keys():
                 since = relations.known_since(draft.columns)
+            if reading.catalog is not None:
+                found += check_policy_attributes(reading.catalog, attributes)
         elif since is not None and CUSTOMER_ID in draft.columns:
             draft.problems += relations.customer_rules(table, draft.columns, since)
         found += draft.problems

@@ -13,13 +13,18 @@ import orjson
 from fastapi import FastAPI, Request, Response
 
 from serving import contract, problems
-from serving.decision import Decision
+from serving.account import account, replayed_account
+from serving.caps import CapReached
+from serving.decision import Decision, Reason
 from serving.limits import BodyLimit
 from serving.metrics import CONTENT_TYPE, Meters, Timed
 from serving.opening import Opening, Serving
 from serving.problems import Problem, documented
+from serving.route import decision_for
 
 Result = TypeVar("Result")
+TRIES = 4
+"""How often one request is decided: once, and three times more where a cap was reached meanwhile."""
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _DECISION_ID = re.compile(r"[0-9a-f]{32}")
 _KEY_PARAMETER = {
@@ -28,6 +33,13 @@ _KEY_PARAMETER = {
     "required": False,
     "description": "The same key with the same request gives the same answer, byte for byte; with another one, 422.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_REPLAY_PARAMETER = {
+    "name": "replay",
+    "in": "query",
+    "required": False,
+    "description": "Decide again from the recorded features with the recorded versions, and compare bit for bit.",
+    "schema": {"type": "boolean", "default": False},
 }
 
 
@@ -80,7 +92,7 @@ def create_app(
     _add_calls(app, opening, clock, new_decision_id, desk, meters)
     _add_health(app, opening, meters)
     app.add_middleware(BodyLimit)
-    app.add_middleware(Timed, meters=meters, calls={"/v1/decide": "decide", "/v1/rank": "rank"})
+    app.add_middleware(Timed, meters=meters, calls={f"/v1/{call}": call for call in ("decide", "route", "rank")})
     return app
 
 
@@ -100,9 +112,24 @@ def _add_calls(
         openapi_extra={**contract.body_schema(contract.DecideRequest), "parameters": [_KEY_PARAMETER]},
     )
     async def decide(request: Request) -> Response:
-        wanted = contract.parse(contract.DecideRequest, await _json_body(request))
+        return await answered(request, "decide", contract.DecideRequest)
+
+    @app.post(
+        "/v1/route",
+        summary="The channel, fallbacks and text for a given message: service, mandatory, or a chosen product",
+        response_model=None,
+        responses={200: {"model": contract.DecideAnswer}, **documented(400, 413, 415, 422, 503)},
+        openapi_extra={**contract.body_schema(contract.RouteRequest), "parameters": [_KEY_PARAMETER]},
+    )
+    async def route(request: Request) -> Response:
+        return await answered(request, "route", contract.RouteRequest)
+
+    async def answered(
+        request: Request, call: str, kind: type[contract.DecideRequest] | type[contract.RouteRequest]
+    ) -> Response:
+        wanted = contract.parse(kind, await _json_body(request))
         key = _idempotency_key(request)
-        request_hash = contract.fingerprint("decide", wanted)
+        request_hash = contract.fingerprint(call, wanted)
         serving = opening.serving
 
         def job() -> bytes:
@@ -110,8 +137,12 @@ def _add_calls(
             if known is not None:
                 return known
             now = clock()
-            decision = serving.decider.decide(wanted.ask(now), new_decision_id())
-            return _record(serving, decision, now, key, request_hash, meters)
+            ask = wanted.ask(now)
+            return _settle(
+                lambda: decision_for(serving.decider, ask, new_decision_id()),
+                new_decision_id,
+                lambda decision: _record(serving, decision, now, key, request_hash, meters),
+            )
 
         return Response(await desk.work(job), media_type="application/json")
 
@@ -131,16 +162,25 @@ def _add_calls(
 
     @app.get(
         "/v1/decisions/{decision_id}",
-        summary="The record of a decision: what was asked, every candidate, what removed others, propensities",
+        summary="A decision: features with ages, every candidate, what removed others, what would have changed it",
         response_model=None,
-        responses={200: {"content": {"application/json": {}}}, **documented(404, 503)},
+        responses={200: {"model": contract.DecisionDocument}, **documented(404, 422, 503)},
+        openapi_extra={"parameters": [_REPLAY_PARAMETER]},
     )
-    async def decision(decision_id: str) -> Response:
-        ledger = opening.serving.ledger
-        record = await desk.work(lambda: ledger.get(decision_id)) if _DECISION_ID.fullmatch(decision_id) else None
-        if record is None:
+    async def decision(request: Request, decision_id: str) -> Response:
+        replayed = _wants_replay(request)
+        serving = opening.serving
+
+        def job() -> bytes | None:
+            record = serving.ledger.get(decision_id)
+            if record is None:
+                return None
+            return orjson.dumps((replayed_account if replayed else account)(record, serving.decider))
+
+        document = await desk.work(job) if _DECISION_ID.fullmatch(decision_id) else None
+        if document is None:
             raise Problem(404, "not-found", "there is no decision with this id")
-        return Response(record, media_type="application/json")
+        return Response(document, media_type="application/json")
 
 
 def _add_health(app: FastAPI, opening: Opening, meters: Meters) -> None:
@@ -165,12 +205,34 @@ def _add_health(app: FastAPI, opening: Opening, meters: Meters) -> None:
         return Response(meters.exposition(), media_type=CONTENT_TYPE)
 
 
+def _settle(
+    decide: Callable[[], Decision], new_decision_id: Callable[[], str], record: Callable[[Decision], bytes]
+) -> bytes:
+    """Decide and record; where another decision took the last place under a cap meanwhile, decide again knowing of it.
+
+    After `TRIES` the customer is not contacted: whoever is this much in demand has been written to enough.
+    """
+    for _ in range(TRIES):
+        decision = decide()
+        try:
+            return record(decision)
+        except CapReached as error:
+            reached = error.cap
+    reason = Reason(reached.rule_id, "other decisions kept taking the last contact that this limit allows")
+    return record(decision.without_contact(new_decision_id(), reason))
+
+
 def _record(
     serving: Serving, decision: Decision, now: datetime, key: str | None, request_hash: str, meters: Meters
 ) -> bytes:
-    """The answer to send, durable; with a key that another call used meanwhile, that call's answer."""
+    """The answer to send, durable; with a key that another call used meanwhile, that call's answer.
+
+    Raises CapReached where the contact has no room; nothing is recorded then.
+    """
     answer = orjson.dumps(decision.answer())
-    stored = serving.ledger.record(decision, now, answer, key, request_hash)
+    stored = serving.ledger.record(
+        decision, now, answer, key, request_hash, contact=decision.contact, caps=decision.caps
+    )
     if stored == answer:
         meters.decided(decision)
     return stored
@@ -196,6 +258,13 @@ async def _json_body(request: Request) -> bytes:
     if media_type != "application/json" or request.headers.get("content-encoding", "identity") != "identity":
         raise Problem(415, "not-json-media-type", "send the body as application/json, not encoded further")
     return await request.body()
+
+
+def _wants_replay(request: Request) -> bool:
+    given = request.query_params.getlist("replay") or ["false"]
+    if given not in (["true"], ["false"]):
+        raise Problem(422, "invalid-replay", "replay is true or false")
+    return given == ["true"]
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -172,7 +172,8 @@ def write_scores(blocks: Iterator[pd.DataFrame], path: Path) -> int:
 
 
 def _schema(frame: pd.DataFrame) -> pa.Schema:
-    types = {AS_OF: pa.timestamp("us", tz="UTC"), SCORE: pa.float64(), RANK: pa.int32()}
+    numbers = frame.select_dtypes("number").dtypes
+    types = {AS_OF: pa.timestamp("us", tz="UTC")} | {name: pa.from_numpy_dtype(kind) for name, kind in numbers.items()}
     return pa.schema([(str(name), types.get(str(name), pa.string())) for name in frame.columns])
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -102,23 +103,14 @@ class ChoiceModel:
 
     def save(self, folder: Path) -> None:
         """Write the model to `folder`, all of it or nothing; ArtefactError when something is there already."""
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ArtefactError(f"a model is saved to a new folder, however {folder} exists; choose another")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+
+        def write(draft: Path) -> None:
             (draft / QUESTION_FILE).write_text(self.question.to_json(), encoding="utf-8")
             (draft / ROWS_FILE).write_text(self.row_schema.to_json(), encoding="utf-8")
             (draft / CALIBRATION_FILE).write_text(self.calibration.to_json(), encoding="utf-8")
             self.scorer.save(draft)
-            manifest = {"files": {path.name: _sha256(path) for path in sorted(draft.iterdir())}}
-            (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            draft.chmod(0o755)  # mkdtemp makes it private, a model is not
-            os.replace(draft, folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
+
+        write_verified(folder, write)
 
     @classmethod
     def load(cls, folder: Path) -> ChoiceModel:
@@ -133,6 +125,27 @@ class ChoiceModel:
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{folder} is not a model that this version reads: {error!r}; train again") from error
         return cls(question, scorer, calibration, row_schema)
+
+
+def write_verified(folder: Path, write: Callable[[Path], object]) -> None:
+    """Make `folder` of the files that `write` puts into it and their manifest, all of it or nothing.
+
+    ArtefactError when something is there already.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtefactError(f"a model is saved to a new folder, however {folder} exists; choose another")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        write(draft)
+        manifest = {"files": {path.name: _sha256(path) for path in sorted(draft.iterdir())}}
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        draft.chmod(0o755)  # mkdtemp makes it private, a model is not
+        os.replace(draft, folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
 
 
 def verify(folder: Path) -> None:

@@ -1,52 +1,25 @@
-"""Message texts: templates of the catalogue, compiled once, rendered per customer in an immutable sandbox.
+"""Message texts: the catalogue's templates (`features.templates`), compiled once, rendered per customer.
 
-A template may print variables, filter them, and choose between texts; loops, calls, arithmetic and assignments are
-refused when the catalogue loads, because a template is data from outside and a text needs none of them. Variables:
-
-- `product` and `channel` print as their names; they have `.id`, `.name`, and `product.group`
-- `product_name`, `channel_name`, `currency`
-- `customer.<attribute>`, and the attribute by its own name where that is free
-
-A variable that is missing for a customer is an error, never an empty text: "Dear ," is worse than no message.
+A variable that is missing for a customer is never an empty text: "Dear ," is worse than no message. The content's
+declared plain variant stands in; without one the content falls out. On a channel of format html what templates print
+is escaped; a text that exceeds its channel, counted as the channel counts, is never sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-from jinja2 import StrictUndefined, Template, TemplateError, nodes
-from jinja2.meta import find_undeclared_variables
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError, UndefinedError
 
 from features.catalog import Catalog, Channel, Content, Product
 from features.schema import Attribute, State
+from features.templates import Named, TemplateRefused, compiled, impersonal, plain_problem
+from serving.segments import room, segments
 
 Value = str | int | float | bool
-
-_NODES = (
-    nodes.Template,
-    nodes.Output,
-    nodes.TemplateData,
-    nodes.Name,
-    nodes.Const,
-    nodes.Getattr,
-    nodes.Getitem,
-    nodes.Filter,
-    nodes.Test,
-    nodes.If,
-    nodes.CondExpr,
-    nodes.Compare,
-    nodes.Operand,
-    nodes.And,
-    nodes.Or,
-    nodes.Not,
-)
-_IMPERSONAL = frozenset({"product", "product_name", "channel", "channel_name", "currency"})
-_FILTERS = frozenset({"capitalize", "d", "default", "e", "escape", "int", "lower", "round", "title", "trim", "upper"})
-_TESTS = frozenset({"defined", "none", "undefined", "true", "false"})
 
 
 class ContentError(ValueError):
@@ -54,15 +27,13 @@ class ContentError(ValueError):
 
 
 @dataclass(frozen=True)
-class Named:
-    """A product or channel inside a template: prints as its name."""
+class _Compiled:
+    """A content's template and plain variant for one kind of channel."""
 
-    id: str
-    name: str
-    group: str | None = None
-
-    def __str__(self) -> str:
-        return self.name
+    template: Template
+    plain: Template | None
+    same_for_all: bool
+    """Without a word about the customer: rendered once per product and channel, not once per decision."""
 
 
 class Contents:
@@ -70,36 +41,41 @@ class Contents:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._environment = _environment()
-        self._templates: dict[str, Template] = {}
-        self._fitting: dict[tuple[str, str], tuple[Content, ...]] = {}
-        self._impersonal: set[str] = set()
-        """Contents without a word about the customer: rendered once per product and channel, not once per decision."""
-        self._same_for_all: dict[tuple[str, str, str], str] = {}
+        self._compiled: dict[tuple[str, bool], _Compiled] = {}
+        self._fitting: dict[tuple[str | None, str], tuple[Content, ...]] = {}
+        self._same_for_all: dict[tuple[str, str | None, str], str] = {}
+        self._by_id = {content.id: content for content in catalog.contents}
         self.refused: dict[str, str] = {}
         for content in catalog.contents:
             try:
-                tree = _parse(self._environment, content.template)
-            except ContentError as error:
-                self.refused[content.id] = str(error)
-                continue
-            self._templates[content.id] = self._environment.from_string(tree)
-            if find_undeclared_variables(tree) <= _IMPERSONAL:
-                self._impersonal.add(content.id)
+                for html in {channel.format == "html" for channel in catalog.channels} or {False}:
+                    self._compiled[content.id, html] = _compile(content, html)
+            except TemplateRefused as refused:
+                self.refused[content.id] = str(refused)
 
     def __bool__(self) -> bool:
         return bool(self._catalog.contents)
 
-    def matching(self, product: Product, channel: Channel, language: str | None) -> tuple[Content, ...]:
-        """Contents for the pair in `language`; where it has none, in the catalogue's first language."""
-        fitting = self._for_pair(product.id, channel.id)
+    def __getitem__(self, content_id: str) -> Content:
+        """The content of this id; KeyError where there is none."""
+        return self._by_id[content_id]
+
+    def __contains__(self, content_id: object) -> bool:
+        return content_id in self._by_id
+
+    def matching(self, product: Product | None, channel: Channel, language: str | None) -> tuple[Content, ...]:
+        """Contents for the pair in `language`; where it has none, in the catalogue's first language.
+
+        Without a product, contents that are about none.
+        """
+        fitting = self._for_pair(product.id if product else None, channel.id)
         for wanted in (language, self._catalog.contents[0].language if self._catalog.contents else None):
             found = tuple(content for content in fitting if wanted and _speaks(content.language, wanted))
             if found:
                 return found
         return ()
 
-    def _for_pair(self, product_id: str, channel_id: str) -> tuple[Content, ...]:
+    def _for_pair(self, product_id: str | None, channel_id: str) -> tuple[Content, ...]:
         pair = (product_id, channel_id)
         if pair not in self._fitting:
             self._fitting[pair] = tuple(
@@ -109,31 +85,37 @@ class Contents:
             )
         return self._fitting[pair]
 
-    def render(self, content: Content, product: Product, channel: Channel, customer: Mapping[str, Value]) -> str:
+    def render(self, content: Content, product: Product | None, channel: Channel, customer: Mapping[str, Value]) -> str:
         """The text for one customer; ContentError where the template is refused, fails, or exceeds the channel."""
         if content.id in self.refused:
             raise ContentError(self.refused[content.id])
-        place = (content.id, product.id, channel.id)
+        place = (content.id, product.id if product else None, channel.id)
         text = self._same_for_all.get(place)
         if text is None:
-            text = self._rendered(content, product, channel, customer)
-            if content.id in self._impersonal:
+            made = self._compiled[content.id, channel.format == "html"]
+            text = self._rendered(made, product, channel, customer)
+            _fit(text, channel)
+            if made.same_for_all:
                 self._same_for_all[place] = text
-        if channel.max_length is not None and len(text) > channel.max_length:
-            raise ContentError(f"the text has {len(text)} characters; {channel.id} takes {channel.max_length}")
         return text
 
-    def _rendered(self, content: Content, product: Product, channel: Channel, customer: Mapping[str, Value]) -> str:
-        ours = {
-            "customer": customer,
-            "product": Named(product.id, product.name, product.group),
-            "product_name": product.name,
+    def _rendered(
+        self, made: _Compiled, product: Product | None, channel: Channel, customer: Mapping[str, Value]
+    ) -> str:
+        ours: dict[str, object] = {
             "channel": Named(channel.id, channel.name),
             "channel_name": channel.name,
             "currency": self._catalog.currency,
         }
+        if product:
+            ours |= {"product": Named(product.id, product.name, product.group), "product_name": product.name}
         try:
-            return self._templates[content.id].render({**customer, **ours})
+            try:
+                return made.template.render({**customer, **ours, "customer": customer})
+            except UndefinedError:
+                if made.plain is None:
+                    raise
+                return made.plain.render(ours)
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise ContentError(f"the template failed: {error}") from error
 
@@ -154,6 +136,26 @@ def customer_values(attributes: tuple[Attribute, ...], profile: State) -> dict[s
     return values
 
 
+def _compile(content: Content, html: bool) -> _Compiled:
+    if content.plain is not None:
+        problem = plain_problem(content.plain)
+        if problem:
+            raise TemplateRefused(problem)
+    plain = None if content.plain is None else compiled(content.plain, html)
+    return _Compiled(compiled(content.template, html), plain, impersonal(content.template))
+
+
+def _fit(text: str, channel: Channel) -> None:
+    if channel.max_length is None:
+        return
+    if channel.format == "sms":
+        taken, most = segments(text), room(channel.max_length)
+        if taken > most:
+            raise ContentError(f"the text takes {taken} SMS segments; {channel.id} takes {most}")
+    elif len(text) > channel.max_length:
+        raise ContentError(f"the text has {len(text)} characters; {channel.id} takes {channel.max_length}")
+
+
 def _spoken(attribute: Attribute, raw: str | float) -> Value:
     if isinstance(raw, str):
         return raw
@@ -167,37 +169,3 @@ def _spoken(attribute: Attribute, raw: str | float) -> Value:
 def _speaks(language: str, wanted: str) -> bool:
     """zh-CN is spoken where zh-CN or zh is wanted, in any case."""
     return language.lower() == wanted.lower() or language.lower().split("-")[0] == wanted.lower()
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    # Autoescape would write &amp; into SMS and push texts; escaping belongs to a channel that shows HTML.
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-
-
-def _parse(environment: ImmutableSandboxedEnvironment, source: str) -> nodes.Template:
-    """The template's tree; ContentError where it does not parse or does what no text needs."""
-    try:
-        tree = environment.parse(source)
-    except TemplateError as error:
-        raise ContentError(f"the template does not parse: {error}") from error
-    for problem in _forbidden(tree):
-        raise ContentError(f"the template is refused: {problem}")
-    return tree
-
-
-def _forbidden(tree: nodes.Template) -> Iterator[str]:
-    for node in tree.find_all(nodes.Node):
-        if not isinstance(node, _NODES):
-            yield f"{type(node).__name__} is not allowed; use variables, filters and if"
-        elif isinstance(node, nodes.Filter) and node.name not in _FILTERS:
-            yield f"filter {node.name!r} is not one of {', '.join(sorted(_FILTERS))}"
-        elif isinstance(node, nodes.Test) and node.name not in _TESTS:
-            yield f"test {node.name!r} is not one of {', '.join(sorted(_TESTS))}"
-        elif isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
-            yield f"attribute {node.attr!r} starts with an underscore"
-        elif isinstance(node, nodes.Getitem) and not _plain_index(node.arg):
-            yield "an index must be a constant that does not start with an underscore"
-
-
-def _plain_index(index: nodes.Expr) -> bool:
-    return isinstance(index, nodes.Const) and not str(index.value).startswith("_")

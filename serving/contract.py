@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
-from serving.decision import Ask
+from serving.decision import Ask, Message
 from serving.problems import Problem
 
 # C0, C1, DEL and the Unicode line ends: nothing that could break a line of a log or a terminal.
@@ -62,8 +71,32 @@ class DecideRequest(Strict):
         )
 
 
+class RouteRequest(Strict):
+    customer_id: Id
+    as_of: Moment | None = Field(None, description="The moment of the question, with its zone; default: now.")
+    purpose: Purpose = "service"
+    product_id: Id | None = Field(None, description="What the message is about: any of this product's contents.")
+    content_id: Id | None = Field(None, description="Exactly this content.")
+    channels: list[Id] | None = Field(None, max_length=100, description="Only these channels.")
+    language: Language | None = Field(None, description="Of the content; default: the customer's, or the catalogue's.")
+    worth: Annotated[float, Field(ge=0, le=1e12)] | None = Field(
+        None, description="Of reaching the customer, catalogue currency; default: the best channel, whatever it costs."
+    )
+
+    @model_validator(mode="after")
+    def _names_a_message(self) -> Self:
+        if self.product_id is None and self.content_id is None:
+            raise ValueError("name a product_id, a content_id, or both")
+        return self
+
+    def ask(self, now: datetime) -> Ask:
+        message = Message(self.product_id, self.content_id, self.worth)
+        as_of = self.as_of or now
+        return Ask(self.customer_id, as_of, None, _tuple(self.channels), self.purpose, self.language, message)
+
+
 class ActionDocument(BaseModel):
-    product_id: str
+    product_id: str | None = Field(description="null: a given message about no product.")
     channel: str
     content_id: str | None
     text: str | None
@@ -87,6 +120,7 @@ class VersionsDocument(BaseModel):
     policy: str
     features: str
     catalog: str
+    rules: str = Field(description="Hash of the declared policies.")
 
 
 class Answer(BaseModel):
@@ -99,13 +133,77 @@ class Answer(BaseModel):
     versions: VersionsDocument
 
 
+class HopDocument(BaseModel):
+    channel: str
+    send_at: datetime
+    deadline: datetime = Field(description="Failed, or not arrived by then: the next channel follows.")
+
+
 class DecideAnswer(Answer):
     decision_id: str
     purpose: Purpose
     action: ActionDocument | None = Field(description="null: no contact")
-    propensity: float = Field(description="Probability with which exactly this action was drawn.")
+    propensity: float = Field(description="Probability of exactly this action under policy and lottery of arms.")
+    arm: str = Field(description="Who decided: agent, random, business_as_usual or holdout.")
+    arm_propensity: float = Field(description="Probability of exactly this action given the arm.")
     value: float = Field(description="Expected, in the catalogue's currency.")
     fallback_channels: list[str]
+    send_at: datetime | None = Field(description="When to send; null: no contact.")
+    chain: list[HopDocument] = Field(description="The action's channel, then its fallbacks, one after the other.")
+
+
+class FeaturesDocument(BaseModel):
+    view: str
+    at: float | None = Field(description="Seconds since 1970 of the state; null: nothing was known.")
+    age_seconds: float | None
+    values: dict[str, float | str] | None = Field(description="Known ones by name; null: the views have changed since.")
+
+
+class CandidateDocument(BaseModel):
+    product_id: str | None
+    channel: str | None = Field(description="null: no contact.")
+    content_id: str | None
+    value: float
+    propensity: float
+    factors: dict[str, float] | None = Field(None, description="What the value is made of.")
+
+
+class RemovedCandidateDocument(BaseModel):
+    subject: str
+    id: str
+    rule: str
+    reason: str
+
+
+class InsteadDocument(BaseModel):
+    product_id: str | None
+    channel: str
+    content_id: str | None
+
+
+class ChangeDocument(BaseModel):
+    change: Literal["value", "exploration", "rule"]
+    reason: str
+    by: float = Field(description="Difference in value, catalogue currency.")
+    instead: InsteadDocument | None = Field(description="null: no contact.")
+    rule: str | None = Field(None, description="Without which the action would have been possible.")
+
+
+class ReplayDocument(BaseModel):
+    replayed: bool = Field(description="false: it could not be made again; see reason.")
+    equal: bool | None = Field(description="Bit for bit; null where it was not replayed.")
+    different: list[str] = Field(description="Fields of the record that came out otherwise.")
+    reason: str | None
+
+
+class DecisionDocument(DecideAnswer):
+    removed: list[RemovedCandidateDocument]  # type: ignore[assignment]  # the answer sums them up, the record lists them
+    recorded_at: datetime
+    features: list[FeaturesDocument] | None
+    candidates: list[CandidateDocument]
+    runner_up: CandidateDocument | None
+    would_change: list[ChangeDocument]
+    replay: ReplayDocument | None = Field(None, description="Only with replay=true.")
 
 
 class RankedDocument(BaseModel):

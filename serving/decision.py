@@ -8,11 +8,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from features.schema import States
+from serving.caps import Cap, Contact
+from serving.history import Past
+from serving.recorded import pack
+
 Subject = Literal["customer", "product", "channel", "content", "action"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message that is given and only has to find its way: about a product, or one content of the catalogue."""
+
+    product_id: str | None = None
+    content_id: str | None = None
+    worth: float | None = None
+    """What it is worth to reach the customer, catalogue currency; None: the channel that works best, at any cost."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +42,18 @@ class Ask:
     """Only these channels may be used."""
     purpose: str = "marketing"
     language: str | None = None
+    message: Message | None = None
+    """What is to be sent (`POST /v1/route`); None: that is the question."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """Offer a product through a channel with a content; `content_id` None: the catalogue has no contents at all."""
+    """Offer a product through a channel with a content; `content_id` None: the catalogue has no contents at all.
 
-    product_id: str
+    Only a given message may be about no product.
+    """
+
+    product_id: str | None
     channel: str
     content_id: str | None
     text: str | None
@@ -46,6 +66,8 @@ class Candidate:
     action: Action | None
     value: float
     """Catalogue currency, or take-ups where the catalogue declares no margins."""
+    factors: Mapping[str, float] | None = None
+    """What the value is made of (`serving.value.Factors`)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,20 @@ class Versions:
     policy: str
     features: str
     catalog: str
+    rules: str = ""
+    """Hash of the declared policies; see `features.policies.version`."""
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One channel of a chain: sent at `send_at`; where it failed, or has not arrived by `deadline`, the next follows.
+
+    A message that arrived ends the chain, noticed or not: it is the one contact that the limits allowed.
+    """
+
+    channel: str
+    send_at: datetime
+    deadline: datetime
 
 
 @dataclass(frozen=True)
@@ -84,6 +120,7 @@ class Decision:
     ask: Ask
     action: Action | None
     propensity: float
+    """Of exactly this action under the whole policy, the lottery of arms included: what the timeline logs."""
     value: float
     candidates: tuple[Candidate, ...]
     propensities: tuple[float, ...]
@@ -96,6 +133,46 @@ class Decision:
     """Scores that were not finite probabilities."""
     fallback_channels: tuple[str, ...]
     versions: Versions
+    arm: str = "agent"
+    """Who decided: see `serving.arms`."""
+    arm_propensity: float | None = None
+    """Of exactly this action given the arm; None: the same as `propensity`."""
+    chain: tuple[Hop, ...] = ()
+    """The action's channel first; never two at once. Empty for no contact."""
+    features: States | None = None
+    """What was known of the customer, all views; kept with the record, so that it can be replayed."""
+    contact: Contact | None = None
+    """What the ledger reserves with this decision; None: the customer is not contacted."""
+    caps: tuple[Cap, ...] = ()
+    """What that contact has to leave room under."""
+    past: Past = field(default_factory=Past)
+    """The contacts and responses that the rules looked at; kept with the record, so that it can be replayed."""
+
+    forced: bool = False
+    """No contact because what was drawn found no room under a cap, again and again: nothing was drawn."""
+
+    @property
+    def send_at(self) -> datetime | None:
+        """When the action is to be sent; None for no contact."""
+        return self.chain[0].send_at if self.chain else None
+
+    def without_contact(self, decision_id: str, reason: Reason) -> Decision:
+        """The decision not to contact after all, for a reason that left no choice."""
+        return replace(
+            self,
+            decision_id=decision_id,
+            action=None,
+            propensity=1.0,
+            value=0.0,
+            candidates=(Candidate(None, 0.0),),
+            propensities=(1.0,),
+            reasons=(reason,),
+            fallback_channels=(),
+            chain=(),
+            contact=None,
+            caps=(),
+            forced=True,
+        )
 
     def answer(self) -> dict[str, Any]:
         """The document that a caller gets."""
@@ -106,12 +183,19 @@ class Decision:
             "purpose": self.ask.purpose,
             "action": None if self.action is None else asdict(self.action),
             "propensity": self.propensity,
+            "arm": self.arm,
+            "arm_propensity": self.propensity if self.arm_propensity is None else self.arm_propensity,
             "value": self.value,
             "reasons": [asdict(reason) for reason in self.reasons],
             "removed": summary(self.removed),
             "degraded": bool(self.degraded),
             "degraded_because": list(self.degraded),
             "fallback_channels": list(self.fallback_channels),
+            "send_at": None if self.send_at is None else rfc3339(self.send_at),
+            "chain": [
+                {"channel": hop.channel, "send_at": rfc3339(hop.send_at), "deadline": rfc3339(hop.deadline)}
+                for hop in self.chain
+            ],
             "versions": asdict(self.versions),
         }
 
@@ -133,9 +217,13 @@ class Decision:
                 "eligible": None if self.ask.eligible is None else list(self.ask.eligible),
                 "channels": None if self.ask.channels is None else list(self.ask.channels),
                 "language": self.ask.language,
+                "message": None if self.ask.message is None else asdict(self.ask.message),
             },
+            "features": None if self.features is None else pack(self.features),
+            "past": self.past.document(),
             "candidates": candidates,
             "dropped_scores": self.dropped,
+            "forced": self.forced,
             "removed": [asdict(removed) for removed in self.removed],
         }
 

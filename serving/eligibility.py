@@ -1,18 +1,23 @@
 """Who may be offered what, and through which channel: hard rules, before any score.
 
-Every rule answers with booleans for many customers at once (batch scoring uses the same ones) and with named reasons
-for one customer.
+What holds for every bank answers with booleans for many customers at once (batch scoring uses the same ones) and with
+named reasons for one customer. What a bank declares is a rule object with an id, which answers with a reason or None;
+these hold for every purpose, because a message to somebody whom it does not fit is wrong whatever it is sent for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
-from features.catalog import Catalog
+from features.catalog import Catalog, Product
+from features.policies import AudienceRule, HoldingRule, PeriodRule, ReachRule
 from features.schema import Bool, Rows
 from serving.decision import Removed
+from serving.situation import Situation
 
 
 def rankable(rows: Rows, catalog: Catalog, eligible: Sequence[frozenset[str] | None]) -> Bool:
@@ -67,3 +72,77 @@ def _held_again(rows: Rows, catalog: Catalog) -> Bool:
     holdable = np.array([product.holdable for product in catalog.products], dtype=np.bool_)
     again: Bool = rows.held & holdable[None, :]
     return again
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Products for holders of others, or for those who lack them."""
+
+    rule: HoldingRule
+
+    def refusal(self, product: Product, at: Situation) -> str | None:
+        """Why this product may not be offered; None: it may."""
+        if not self.rule.target.product(product):
+            return None
+        if at.held is None:
+            return "what the customer held then is not known"
+        if self.rule.requires and not at.held.intersection(self.rule.requires):
+            return f"the customer holds none of {', '.join(self.rule.requires)}"
+        ruled_out = [name for name in self.rule.excludes if name in at.held]
+        return f"the customer holds {', '.join(ruled_out)}" if ruled_out else None
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Products or channels for an age, a segment, any attribute."""
+
+    rule: AudienceRule
+
+    def refusal(self, at: Situation) -> str | None:
+        """Why the rule's products and channels are not for this customer; None: they are."""
+        rule, value = self.rule, at.customer.get(self.rule.attribute)
+        if value is None:
+            return None if rule.missing else f"{rule.attribute} is not known"
+        if rule.least is not None or rule.most is not None:
+            amount = at.amount(rule.attribute)
+            if amount is None:
+                return f"{rule.attribute} has no amount"
+            if rule.least is not None and amount < rule.least:
+                return f"{rule.attribute} is below {rule.least:g}"
+            if rule.most is not None and amount > rule.most:
+                return f"{rule.attribute} is above {rule.most:g}"
+        if (rule.any_of and value not in rule.any_of) or value in rule.none_of:
+            return f"{rule.attribute} is not one that it is for"
+        return None
+
+
+@dataclass(frozen=True)
+class Reach:
+    """A channel reaches only those of whom the bank has the address: for every purpose, a mandatory one too."""
+
+    rule: ReachRule
+
+    def refusal(self, at: Situation) -> str | None:
+        """Why the channel does not reach this customer; None: it does."""
+        value = at.customer.get(self.rule.attribute)
+        return f"{self.rule.attribute} is not there" if value is None or value is False or value == "" else None
+
+
+@dataclass(frozen=True)
+class Period:
+    """Applicability: products for a campaign's days, by the moment of the question and by that of the message."""
+
+    rule: PeriodRule
+
+    def refusal(self, product: Product, moment: datetime, at: Situation) -> str | None:
+        """Why this product does not apply at `moment`; None: it does."""
+        rule = self.rule
+        if not rule.target.product(product):
+            return None
+        if rule.starts is not None and moment < rule.starts:
+            return f"it applies from {rule.starts.isoformat()}"
+        if rule.ends is not None and moment >= rule.ends:
+            return f"it applied until {rule.ends.isoformat()}"
+        if rule.weekdays and moment.astimezone(at.zone).weekday() not in rule.weekdays:
+            return "it does not apply on this day of the week"
+        return None

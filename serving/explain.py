@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from zoneinfo import ZoneInfo
 
 from features import consent
 from features.schema import Bool
 from serving.candidates import Offer
 from serving.decision import Candidate, Reason, Removed, Subject
+from serving.quiet_hours import zone_of
 from serving.scoring import Scores
+from serving.situation import Value
 
 
 def blocked(known: bool, later: frozenset[str]) -> Reason | None:
@@ -32,6 +35,13 @@ def nothing_left(products: Bool, channels: Bool, found: Sequence[Offer]) -> tupl
     if not products.any():
         reasons.append(Reason("no_product", "every product is held, not eligible or not in the catalogue"))
     return tuple(reasons) or (Reason("no_content", "no content could be rendered, or no score was usable"),)
+
+
+def all_kept_back(kept_back: Sequence[Removed]) -> tuple[Reason, ...]:
+    """Why there is no offer although there were some before control groups and new products were taken out."""
+    if not kept_back:
+        return ()
+    return (Reason("kept_back", "every product left is in a control group or not yet let out to this customer"),)
 
 
 def why_chosen(candidates: Sequence[Candidate], drawn: int, unit: str) -> tuple[Reason, ...]:
@@ -66,3 +76,16 @@ def unscored(subject: Subject, scores: Scores) -> tuple[Removed, ...]:
 def unknown_views(later: frozenset[str]) -> tuple[str, ...]:
     """What a degraded answer says of views whose newest state is later than the moment asked about."""
     return (f"newer than as_of, so unknown: {', '.join(sorted(later))}",) if later else ()
+
+
+def unknown_zone(named: Value | None, used: ZoneInfo) -> tuple[str, ...]:
+    """What a degraded answer says of a customer whose `time_zone` names none."""
+    if named is None or zone_of(named) is not None:
+        return ()
+    return (f"the customer's time_zone is not one of the tz database, {used.key} is used",)
+
+
+def ruled_out(removed: Sequence[Removed]) -> tuple[Reason, ...]:
+    """One reason per declared rule that took something away."""
+    first = {gone.rule: gone.reason for gone in reversed(removed)}
+    return tuple(Reason(rule, first[rule]) for rule in dict.fromkeys(gone.rule for gone in removed))

@@ -15,6 +15,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from serving.caps import CapReached
 from serving.errors import KeyReused, LedgerUnavailable
 
 GROUP = 256
@@ -51,7 +52,10 @@ class Writer:
         return not self._closed and self._thread.is_alive()
 
     def submit(self, work: Work[Result]) -> Result:
-        """Do `work` inside a transaction; its result once that is on disk. `work` writes nothing before KeyReused."""
+        """Do `work` inside a transaction; its result once that is on disk.
+
+        Others share the transaction, so `work` writes nothing before it raises KeyReused or CapReached.
+        """
         request = _Request(work, Future())
         with self._accept:  # after close() has put its end mark, nothing may follow it
             if not self.open:
@@ -113,7 +117,7 @@ def _commit(connection: sqlite3.Connection, group: list[_Request]) -> None:
         for request in group:
             try:
                 outcomes.append(request.work(connection))
-            except KeyReused as error:  # found before anything was written
+            except (KeyReused, CapReached) as error:  # found before anything was written
                 outcomes.append(error)
         connection.execute("COMMIT")
     except Exception as error:

@@ -23,6 +23,9 @@ HOST = "127.0.0.1"
 PORT = 3000
 TIED = "NEXTBEST_TIED"
 """In the environment of a BentoML that has to end with the process that started it."""
+WORKERS = "NEXTBEST_WORKERS"
+"""In the environment of a BentoML that runs more than one worker process."""
+MOST_WORKERS = 64
 STOP_SECONDS = 20
 _DRAIN_SECONDS = 10
 
@@ -39,7 +42,8 @@ class Server:
     ) -> None:
         """Start the process; output: file for what it prints (default: this process's standard error).
 
-        InputError for a wrong host, a port in use or more than one worker; NotBuilt where the home has no features.
+        InputError for a wrong host, a port in use, or several workers without a ledger that they can share; NotBuilt
+        where the home has no features.
         """
         _check(settings, host, port, workers)
         self.url = f"http://{_bracketed(host)}:{port}"
@@ -48,7 +52,7 @@ class Server:
             sink = stack.enter_context(output.open("ab")) if output else None
             self._process = subprocess.Popen(
                 command(host, port),
-                env=environment(settings, os.environ),
+                env=environment(settings, os.environ, workers),
                 stdin=subprocess.DEVNULL,
                 stdout=sink or 2,  # standard output is for answers of a command, never for a server's chatter
                 stderr=subprocess.STDOUT if sink else None,
@@ -148,7 +152,7 @@ def command(host: str, port: int) -> list[str]:
     ]
 
 
-def environment(settings: Settings, present: Mapping[str, str]) -> dict[str, str]:
+def environment(settings: Settings, present: Mapping[str, str], workers: int = 1) -> dict[str, str]:
     """The child's environment: our settings, BentoML's files in our home, no usage statistics, one thread each."""
     threads = {name: present.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     return {
@@ -156,6 +160,7 @@ def environment(settings: Settings, present: Mapping[str, str]) -> dict[str, str
         **threads,
         **settings.to_environment(),
         TIED: "1",
+        WORKERS: str(workers),
         "BENTOML_HOME": str(settings.home.resolve() / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONUNBUFFERED": "1",
@@ -170,10 +175,12 @@ def free_port(host: str = HOST) -> int:
 
 
 def _check(settings: Settings, host: str, port: int, workers: int) -> None:
-    if workers != 1:
+    if not 1 <= workers <= MOST_WORKERS:
+        raise InputError(f"--workers must lie in 1..{MOST_WORKERS}, however it is {workers}")
+    if workers > 1 and not settings.ledger_url:
         raise InputError(
-            f"--workers must be 1, however it is {workers}: several workers need the PostgreSQL ledger, which this "
-            "version does not have"
+            f"--workers must be 1, however it is {workers}: the ledger in the home belongs to one process. Several "
+            "share a PostgreSQL ledger: set NEXTBEST_LEDGER_URL=postgresql://user@host/database"
         )
     if not 1 <= port <= 65_535:
         raise InputError(f"--port must lie in 1..65535, however it is {port}")

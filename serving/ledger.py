@@ -6,27 +6,29 @@ acknowledged decision survives a kill.
     decisions     the record (JSON, deflated by zlib) and the answer, by decision id
     idempotency   which answer a key was given, and for which request
     timeline      the decision as an event, in the columns of the bank data directory: what training reads
+    contacts      who was or will be contacted, and when: what contact caps are counted over
+
+More than one process needs `serving.postgres`.
 """
 
 from __future__ import annotations
 
 import fcntl
 import sqlite3
-import zlib
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
-import orjson
-
-from features.columns import Kind
+from serving.caps import Cap, Contact, check
 from serving.decision import Decision
-from serving.errors import KeyReused, LedgerUnavailable
+from serving.entries import Entry, answer_of, chunks, unpacked
+from serving.errors import LedgerUnavailable
 from serving.group_commit import Writer
 
-LAYOUT_VERSION = 1
-
-_LAYOUT = """
+_DECISIONS = """
 CREATE TABLE decisions (
     decision_id TEXT PRIMARY KEY, customer_id TEXT NOT NULL, recorded_us INTEGER NOT NULL,
     record BLOB NOT NULL, answer BLOB NOT NULL
@@ -41,18 +43,58 @@ CREATE TABLE timeline (
     propensity REAL, value REAL, created_timestamp INTEGER NOT NULL
 ) STRICT;
 """
+_CONTACTS = """
+CREATE TABLE contacts (
+    customer_id TEXT NOT NULL, at_us INTEGER NOT NULL, channel TEXT NOT NULL, product_id TEXT, product_group TEXT,
+    purpose TEXT NOT NULL, decision_id TEXT PRIMARY KEY, expires_us INTEGER
+) STRICT;
+CREATE INDEX contacts_of_customer ON contacts (customer_id, at_us);
+"""
+_LAYOUTS = (_DECISIONS, _CONTACTS)
+"""What each version of the layout added to the one before."""
+
+_LIVE = """SELECT * FROM contacts
+WHERE customer_id = ? AND at_us > ? AND (expires_us IS NULL OR expires_us > ?) ORDER BY at_us, decision_id"""
+# What was sent takes the place of its reservation; anything else that is known stays as it is.
+_SEED = """INSERT INTO contacts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (decision_id) DO UPDATE
+SET at_us = excluded.at_us, channel = excluded.channel, expires_us = NULL
+WHERE contacts.expires_us IS NOT NULL AND excluded.expires_us IS NULL"""
 
 
 class Ledger(Protocol):
-    """The seam between the decision and what remembers it. Both calls may be made from many threads."""
+    """The seam between the decision and what remembers it. Every call may be made from many threads."""
 
     def record(
-        self, decision: Decision, recorded_at: datetime, answer: bytes, key: str | None = None, request_hash: str = ""
+        self,
+        decision: Decision,
+        recorded_at: datetime,
+        answer: bytes,
+        key: str | None = None,
+        request_hash: str = "",
+        *,
+        contact: Contact | None = None,
+        caps: Sequence[Cap] = (),
     ) -> bytes:
-        """Make the decision durable and give the answer to send.
+        """Make the decision durable, with its contact where there is one, and give the answer to send.
 
         With a key that is known for the same request, nothing is written and the first answer comes back, byte for
-        byte. Raises KeyReused where the key named another request, LedgerUnavailable where nothing can be promised.
+        byte. Else the caps are counted and the contact is reserved in the transaction that writes the decision: raises
+        CapReached, nothing written, where one has no room for it. Raises KeyReused where the key named another
+        request, LedgerUnavailable where nothing can be promised.
+        """
+        ...
+
+    def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
+        """The customer's contacts with at_us > since_us that are sent or still reserved at now_us, in order of time.
+
+        Raises LedgerUnavailable.
+        """
+        ...
+
+    def seed(self, contacts: Iterable[Contact]) -> None:
+        """Make contacts known that were made elsewhere. Seeding again changes nothing.
+
+        One that was sent and names a decision with a reservation makes it lasting. Raises LedgerUnavailable.
         """
         ...
 
@@ -91,24 +133,37 @@ class SqliteLedger:
             raise LedgerUnavailable(f"the ledger {path} cannot be opened: {error}") from error
 
     def record(
-        self, decision: Decision, recorded_at: datetime, answer: bytes, key: str | None = None, request_hash: str = ""
+        self,
+        decision: Decision,
+        recorded_at: datetime,
+        answer: bytes,
+        key: str | None = None,
+        request_hash: str = "",
+        *,
+        contact: Contact | None = None,
+        caps: Sequence[Cap] = (),
     ) -> bytes:
-        # Hundreds of candidates are much alike: a tenth of the bytes reaches the disk.
-        record = zlib.compress(orjson.dumps({**decision.record(), "recorded_at": recorded_at}), 1)
-        event = _decided(decision, recorded_at)
+        entry = Entry.of(decision, recorded_at, answer, contact, caps)
 
         def work(connection: sqlite3.Connection) -> bytes:
-            known = key and _recall(connection, key, request_hash)
-            if known:
+            known = _recall(connection, key, request_hash) if key else None
+            if known is not None:
                 return known
-            row = (decision.decision_id, decision.ask.customer_id, _micros(recorded_at), record, answer)
-            connection.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?)", row)
-            connection.execute(f"INSERT INTO timeline VALUES ({', '.join('?' * len(event))})", event)
+            _reserve(connection, entry)
+            _insert(connection, "decisions", entry.decision)
+            _insert(connection, "timeline", entry.event)
             if key:
-                connection.execute("INSERT INTO idempotency VALUES (?, ?, ?)", (key, request_hash, row[0]))
+                _insert(connection, "idempotency", (key, request_hash, decision.decision_id))
             return answer
 
         return self._writer.submit(work)
+
+    def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
+        return self._writer.submit(lambda connection: _live(connection, customer_id, since_us, now_us))
+
+    def seed(self, contacts: Iterable[Contact]) -> None:
+        for rows in chunks(contacts):
+            self._writer.submit(partial(_seed, rows=rows))
 
     def recall(self, key: str, request_hash: str) -> bytes | None:
         return self._writer.submit(lambda connection: _recall(connection, key, request_hash))
@@ -119,7 +174,7 @@ class SqliteLedger:
                 "SELECT record FROM decisions WHERE decision_id = ?", (decision_id,)
             ).fetchone()
         )
-        return zlib.decompress(row[0]) if row else None
+        return unpacked(row[0]) if row else None
 
     @property
     def open(self) -> bool:
@@ -128,6 +183,15 @@ class SqliteLedger:
     def close(self) -> None:
         self._writer.close()
         self._lock_file.close()
+
+
+def open_ledger(url: str, path: Path) -> Ledger:
+    """The PostgreSQL ledger at `url`, or, where that is empty, the file at `path`. Raises LedgerUnavailable."""
+    if not url:
+        return SqliteLedger(path)
+    from serving.postgres import PostgresLedger  # only who uses it needs its driver
+
+    return PostgresLedger(url)
 
 
 def _own(path: Path) -> IO[bytes]:
@@ -146,46 +210,37 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        connection.executescript(f"BEGIN IMMEDIATE; {_LAYOUT} PRAGMA user_version = {LAYOUT_VERSION}; COMMIT;")
-    elif version != LAYOUT_VERSION:
+    if version > len(_LAYOUTS):
         connection.close()
-        raise LedgerUnavailable(f"its layout is {version}, this version of nextbest reads {LAYOUT_VERSION}")
+        raise LedgerUnavailable(f"its layout is {version}, this version of nextbest reads up to {len(_LAYOUTS)}")
+    missing = "".join(_LAYOUTS[version:])
+    if missing:
+        connection.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {len(_LAYOUTS)}; COMMIT;")
     return connection
+
+
+def _reserve(connection: sqlite3.Connection, entry: Entry) -> None:
+    """Count and insert in one transaction: apart, two decisions would both find the last place free."""
+    if entry.contact:
+        live = _live(connection, entry.customer_id, entry.since_us, entry.now_us)
+        check(entry.contact, entry.caps, live)
+        _insert(connection, "contacts", astuple(entry.contact))
+
+
+def _live(connection: sqlite3.Connection, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
+    return tuple(Contact(*row) for row in connection.execute(_LIVE, (customer_id, since_us, now_us)))
+
+
+def _seed(connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> None:
+    connection.executemany(_SEED, rows)
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: Sequence[object]) -> None:
+    connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
 
 def _recall(connection: sqlite3.Connection, key: str, request_hash: str) -> bytes | None:
     row = connection.execute(
         "SELECT request_hash, answer FROM idempotency JOIN decisions USING (decision_id) WHERE key = ?", (key,)
     ).fetchone()
-    if row is None:
-        return None
-    if row[0] != request_hash:
-        raise KeyReused("this Idempotency-Key came with another request before; use a new key for a new request")
-    return bytes(row[1])
-
-
-def _decided(decision: Decision, recorded_at: datetime) -> tuple[Any, ...]:
-    """The row of table `timeline`: channel, product and content are null where the choice was not to contact."""
-    action = decision.action
-    return (
-        f"decided:{decision.decision_id}",
-        decision.ask.customer_id,
-        _micros(decision.ask.as_of),
-        Kind.DECIDED.value,
-        action and action.channel,
-        decision.ask.purpose,
-        action and action.product_id,
-        action and action.content_id,
-        decision.decision_id,
-        None,
-        decision.propensity,
-        None,
-        _micros(recorded_at),
-    )
-
-
-def _micros(time: datetime) -> int:
-    """Microseconds since 1970 UTC, exactly: a float of seconds cannot hold them."""
-    since = time.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return answer_of(row, request_hash)

@@ -41,7 +41,7 @@ class Meters:
 
     def decided(self, decision: Decision) -> None:
         self._decisions.labels("contact" if decision.action else "no_contact").inc()
-        self._answered("decide", decision)
+        self._answered("route" if decision.ask.message else "decide", decision)
 
     def ranked(self, ranking: Ranking) -> None:
         self._answered("rank", ranking)

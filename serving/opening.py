@@ -11,18 +11,23 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import ArtefactError, NextbestError
 from serving.errors import NotReady
 
 if TYPE_CHECKING:
+    from features.catalog import Catalog
     from features.schema import RowSchema
     from serving.decide import Decider
     from serving.ledger import Ledger
+    from serving.prices import Prices
     from serving.registry import Loaded
+    from serving.schedule import Scheduler
     from serving.scoring import Panel
     from serving.settings import Settings
+    from serving.timing import TimingModel
 
 log = logging.getLogger(__name__)
 
@@ -36,32 +41,43 @@ class Serving:
 
     decider: Decider
     ledger: Ledger
+    missing: tuple[str, ...] = ()
+    """What could not be opened beside models."""
 
     @property
     def degraded(self) -> list[str]:
         """What is missing that answers would be better with."""
         contents = (f"content {name}: {reason}" for name, reason in self.decider.contents.refused.items())
-        return [*self.decider.products.missing, *self.decider.channels.missing, *contents]
+        decider = self.decider
+        models = (*decider.products.missing, *decider.channels.missing, *decider.scheduler.missing)
+        return [*models, *contents, *self.missing]
 
 
 def open_serving(settings: Settings) -> Serving:
     """Open features, ledger and models; raises NextbestError where features or ledger cannot be opened."""
     # Here, not above: BentoML's supervisor imports this module too, and needs none of them.
+    import numpy as np
+
+    from features.arbitration import read_declared
     from features.assemble import assemble, row_schema
+    from features.evidence import evidence
     from features.home import Home
     from features.packed import OnlineStates
     from serving.content import Contents
     from serving.decide import Decider
-    from serving.ledger import SqliteLedger
+    from serving.history import Remembered, contacts, responses
+    from serving.ledger import open_ledger
     from serving.policy import Policy
-    from serving.registry import CHANNEL_MODEL, PRODUCT_MODEL, resolve
+    from serving.registry import CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, resolve, resolve_timing
+    from serving.response import usual_rates
     from serving.value import Worth
 
     home = Home(settings.home)
     build = home.build()
-    ledger = SqliteLedger(home.ledger_path)  # first: it is the quickest to say no
+    ledger = open_ledger(settings.ledger_url, home.ledger_path)  # first: it is the quickest to say no
     try:
         bank, catalog = build.bank, build.catalog
+        ledger.seed(contacts(bank))
         present = row_schema(bank)
 
         def load(name: str, reference: str) -> Loaded:
@@ -69,24 +85,48 @@ def open_serving(settings: Settings) -> Serving:
 
         products = panel(PRODUCT_MODEL, catalog.product_ids, True, settings.product_model, load, present)
         channels = panel(CHANNEL_MODEL, catalog.channel_ids, False, settings.channel_model, load, present)
+        customers = OnlineStates(build.online_path, build.views)
+        nobody, end = customers.read([""]), np.array([build.data_end.timestamp()])
+        usual = usual_rates(products, channels, PRIOR, lambda schema: assemble(nobody, end, schema))
+        scheduler = timing(
+            settings.timing_model, catalog, lambda reference: resolve_timing(reference, settings.tracking_uri)
+        )
+        worth = Worth.of(catalog, read_declared(catalog), evidence(bank), usual)
+        prices, missing = campaign_prices(home.root, worth.unit)
         decider = Decider(
             catalog=catalog,
             attributes=bank.attributes,
-            customers=OnlineStates(build.online_path, build.views),
+            customers=customers,
+            history=Remembered(ledger, responses(bank)),
             assemble=assemble,
             schema=next(iter(products.schemas + channels.schemas), present),
             products=products,
             channels=channels,
             contents=Contents(catalog),
-            policy=Policy(settings.temperature, settings.epsilon),
-            worth=Worth.of(catalog),
+            policy=Policy(
+                settings.temperature, settings.epsilon, settings.exploration, settings.gamma, settings.loss_budget
+            ),
+            worth=worth,
             features_version=build.fingerprint[:16],
             catalog_version=hashlib.sha256((build.bank_folder / "catalog.toml").read_bytes()).hexdigest()[:16],
+            scheduler=scheduler,
+            prices=prices,
         )
     except BaseException:
         ledger.close()
         raise
-    return Serving(decider, ledger)
+    return Serving(decider, ledger, missing)
+
+
+def campaign_prices(home: Path, unit: str) -> tuple[Prices | None, tuple[str, ...]]:
+    """The prices of the campaign under way, if there is one, and why they cannot be used."""
+    from serving.prices import Prices
+
+    try:
+        return Prices.read(home, unit), ()
+    except ArtefactError as error:
+        log.warning("%s", error)
+        return None, (str(error),)
 
 
 def panel(
@@ -115,6 +155,20 @@ def panel(
         if found.version not in versions:
             sources.append(Source(name, found.version, found.model.question.candidates, found.model))
     return Panel(question, tuple(candidates), outside, tuple(sources), tuple(missing))
+
+
+def timing(reference: str, catalog: Catalog, load: Callable[[str], tuple[TimingModel, str]]) -> Scheduler:
+    """The scheduler with the model referred to; with all hours alike, and the reason, where there is none to use."""
+    from serving.schedule import Scheduler
+
+    try:
+        model, version = load(reference)
+        if (model.channels, model.time_zone) != (catalog.channel_ids, catalog.time_zone):
+            raise ArtefactError(f"send-time version {version} was trained on other channels or another time zone")
+    except (NextbestError, OSError) as error:
+        log.warning("%s", error)
+        return Scheduler(missing=(f"no usable {reference} of send-time: all hours are taken alike",))
+    return Scheduler(model, version)
 
 
 class Opening:

@@ -16,12 +16,14 @@ from features.schema import RowSchema
 
 if TYPE_CHECKING:
     from serving.choice import ChoiceModel
+    from serving.timing import TimingModel
 
 CHAMPION = "champion"
 PRIOR = "prior"
 """Alias of the prior that answers when the champion cannot; where training set it."""
 PRODUCT_MODEL = "next-best-product"
 CHANNEL_MODEL = "channel-choice"
+TIMING_MODEL = "send-time"
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,34 @@ def champion(model_name: str, tracking_uri: str) -> Loaded:
 
 def resolve(model_name: str, reference: str, tracking_uri: str) -> Loaded:
     """Load a registered model by alias, version number or run id; ArtefactError says what is missing or damaged."""
+    from serving.choice import ChoiceModel
+
+    found = _located(model_name, reference, tracking_uri)
+    return Loaded(ChoiceModel.load(found.folder), model_name, found.version, found.run_id)
+
+
+def resolve_timing(reference: str, tracking_uri: str) -> tuple[TimingModel, str]:
+    """The timing model of that alias, version or run, and its version; ArtefactError where there is none to use."""
+    from serving.timing import TimingModel
+
+    found = _located(TIMING_MODEL, reference, tracking_uri)
+    return TimingModel.load(found.folder), found.version
+
+
+@dataclass(frozen=True)
+class _Located:
+    folder: Path
+    version: str
+    run_id: str
+
+
+def _located(model_name: str, reference: str, tracking_uri: str) -> _Located:
+    """Where the artefacts of a registered model lie; nothing of them is read."""
     database = _local_database(tracking_uri)
     if database is not None and not database.is_file():
         raise NoSuchModel(f"there is no MLflow database at {database}; train with `nextbest train {model_name}`")
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
-
-    from serving.choice import ChoiceModel
 
     try:
         found = _version(MlflowClient(tracking_uri, tracking_uri), model_name, reference)
@@ -57,7 +80,7 @@ def resolve(model_name: str, reference: str, tracking_uri: str) -> Loaded:
             f"{model_name} has no {reference!r} in the registry at {tracking_uri}: {error.message}; "
             f"train with `nextbest train {model_name}`"
         ) from error
-    return Loaded(ChoiceModel.load(folder), model_name, str(found.version), str(found.run_id))
+    return _Located(folder, str(found.version), str(found.run_id))
 
 
 def misfit(schema: RowSchema, present: RowSchema) -> str | None:

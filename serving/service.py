@@ -14,7 +14,7 @@ import bentoml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.api import create_app
-from serving.launch import TIED
+from serving.launch import TIED, WORKERS
 from serving.opening import Opening, Serving, open_serving
 from serving.orphans import stop_with_parent
 from serving.settings import Settings
@@ -41,7 +41,7 @@ class OnlyTheApp:
 # BentoML's own HTTP layer does as little as possible. Here and not in a file, so that no way of starting forgets it.
 @bentoml.service(
     name="NextBestService",
-    workers=1,  # the SQLite ledger belongs to one process
+    workers=int(os.environ.get(WORKERS, "1")),  # more than one need the PostgreSQL ledger; see serving.launch
     http={"host": "127.0.0.1", "cors": {"enabled": False}},
     traffic={"timeout": 60},
     metrics={"enabled": False},  # /metrics is the app's

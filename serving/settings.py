@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from features.errors import InputError
@@ -26,10 +26,19 @@ class Settings:
     product_model: str = "champion"
     """Alias, version number or run id in the registry."""
     channel_model: str = "champion"
+    timing_model: str = "champion"
     temperature: float = 0.05
     """Of the softmax over values, as a share of what there is to gain; see serving.policy."""
     epsilon: float = 0.05
     """Share of decisions drawn uniformly, to learn from."""
+    exploration: str = "softmax"
+    """Or squarecb: inverse-gap weighting."""
+    gamma: float = 1000.0
+    """How quickly squarecb leaves worse actions alone."""
+    loss_budget: float = float("inf")
+    """Most that exploring may cost per decision, expected, in the catalogue's currency."""
+    ledger_url: str = field(default="", repr=False)  # it may hold a password
+    """postgresql://user@host/database, needed by more than one worker; empty: the ledger is a file in the home."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], folder: Path) -> Settings:
@@ -39,19 +48,25 @@ class Settings:
             "tracking_uri": default_tracking_uri(environment, folder),
         }
         kinds = {"str": str, "float": float}
-        for field in fields(cls)[2:]:
-            name = PREFIX + field.name.upper()
+        for setting in fields(cls)[2:]:
+            name = PREFIX + setting.name.upper()
             if name in environment:
                 try:
-                    given[field.name] = kinds[str(field.type)](environment[name])
+                    given[setting.name] = kinds[str(setting.type)](environment[name])
                 except ValueError:
                     raise InputError(
-                        f"{name} must be of type {field.type}, however it is {environment[name]!r}"
+                        f"{name} must be of type {setting.type}, however it is {environment[name]!r}"
                     ) from None
+        url = str(given.get("ledger_url", ""))
+        if url and not url.startswith(("postgresql://", "postgres://")):
+            # The rest of it is not shown: it may hold a password.
+            raise InputError(
+                f"{PREFIX}LEDGER_URL must be postgresql://user@host/database, however it begins with {url[:8]!r}"
+            )
         return cls(**given)  # type: ignore[arg-type]  # names and types come from the fields themselves
 
     def to_environment(self) -> dict[str, str]:
         """The environment from which `from_environment` reads these settings again."""
-        values = {PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in fields(self)}
+        values = {PREFIX + setting.name.upper(): str(getattr(self, setting.name)) for setting in fields(self)}
         values[TRACKING] = values.pop(f"{PREFIX}TRACKING_URI")
         return values | {f"{PREFIX}HOME": str(self.home.resolve())}

@@ -1,47 +1,208 @@
-"""What an action is worth: probability × margin − cost."""
+"""What an action is worth, in catalogue currency, factor by factor.
+
+    P(take-up) × margin × context × lever  −  channel cost  −  fatigue  +  the customer's side
+
+    P(take-up)           P(product) × P(channel works) × response, see `serving.response`
+    fatigue              P(opts out | contact) × what reachability is worth; messages of the last month raise it
+    the customer's side  P(take-up) × benefit − disturbance
+
+Everything on the right is either given by a model, counted in the log or declared (`features.arbitration`). Each factor
+can be switched off: then it no longer tells actions apart, while the unit stays the catalogue's currency.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from features import engagement
+from features.arbitration import Declared, Weight
 from features.catalog import Catalog
-from features.schema import Float64
+from features.evidence import Evidence
+from features.schema import Float64, Int64, Rows
+from serving.response import Rates, opt_out_rates, responses, smoothed
+
+MESSAGES = engagement.CUSTOMER_NAMES[0]
+REACHABILITY_SHARE = 0.05
+DISTURBANCE_SHARE = 0.0001
+"""Defaults as shares of the mean margin, so that they mean the same in every currency."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What makes up the worth of A actions, each float64 [A]. Probabilities, weights, or amounts of currency."""
+
+    propensity: Float64
+    channel: Float64
+    response: Float64
+    value: Float64
+    context: Float64
+    lever: Float64
+    cost: Float64
+    fatigue: Float64
+    benefit: Float64
+    disturbance: Float64
+
+    def total(self, off: Collection[str] = ()) -> Float64:
+        """Float64 [A], in currency. A propensity, channel or value that is `off` counts as its mean over the actions,
+        a weight as 1, an amount as 0."""
+        if not len(self.propensity):
+            return np.empty(0)
+
+        def alike(name: str, values: Float64) -> Float64:
+            return np.full(len(values), values.mean()) if name in off else values
+
+        def neutral(name: str, values: Float64, instead: float) -> Float64:
+            return np.full(len(values), instead) if name in off else values
+
+        taken = (
+            alike("propensity", self.propensity)
+            * alike("channel", self.channel)
+            * neutral("response", self.response, 1.0)
+        )
+        taken = np.minimum(taken, 1.0)
+        gain = taken * alike("value", self.value)
+        gain = gain * neutral("context", self.context, 1.0) * neutral("lever", self.lever, 1.0)
+        bank = gain - neutral("cost", self.cost, 0.0) - neutral("fatigue", self.fatigue, 0.0)
+        return np.asarray(bank + neutral("customer", taken * self.benefit - self.disturbance, 0.0))
+
+    def rows(self) -> list[dict[str, float]]:
+        """The factors of each action, by name."""
+        names = [item.name for item in fields(self)]
+        columns = [getattr(self, name).tolist() for name in names]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    @classmethod
+    def stack(cls, rows: Sequence[Mapping[str, float]]) -> Factors:
+        """The inverse of `rows`."""
+        return cls(**{item.name: np.array([row[item.name] for row in rows], dtype=np.float64) for item in fields(cls)})
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What the catalogue says about money.
+    """What the catalogue, the log and the declarations say about worth.
 
-    margins: float64 [P], per take-up. costs: float64 [H], per message.
+    margins: float64 [P], per take-up. costs: float64 [H], per message. response: float64 [P, H], factor on
+    P(product) × P(channel works). opt_out: float64 [H], P(opts out | contact) of a rested customer.
     unit: the catalogue's currency, or "take-ups" where no product declares a margin. A cost in money cannot be
-    subtracted from a number of take-ups, so costs are then zero.
+    subtracted from a number of take-ups, so all costs in money are then zero.
     """
 
+    catalog: Catalog
     margins: Float64
     costs: Float64
     unit: str
+    response: Float64
+    opt_out: Float64
+    take_ups: Float64 | None = None
+    """[P] evidence behind each product's probability; None: not counted, so every product is trusted."""
+    declared: Declared = field(default_factory=Declared)
 
     @classmethod
-    def of(cls, catalog: Catalog) -> Worth:
-        """A product without a margin among products with one counts as their mean: no evidence, no opinion."""
-        declared = [product.margin for product in catalog.products if product.margin is not None]
-        if not declared:
-            return cls(np.ones(len(catalog.products)), np.zeros(len(catalog.channels)), "take-ups")
-        mean = float(np.mean(declared))
-        margins = [mean if product.margin is None else product.margin for product in catalog.products]
-        return cls(np.array(margins), np.array([channel.cost for channel in catalog.channels]), catalog.currency)
+    def of(
+        cls,
+        catalog: Catalog,
+        declared: Declared | None = None,
+        evidence: Evidence | None = None,
+        usual: Rates | None = None,
+    ) -> Worth:
+        """A product without a margin among products with one counts as their mean: no evidence, no opinion.
 
-    def expected(self, products: Float64, channels: Float64, pairs: Sequence[tuple[int, int]]) -> Float64:
-        """Float64 [A]: expected value of each (product, channel) pair, in `unit`.
-
-        products: float64 [P], probability of take-up. channels: float64 [H], probability that the channel works.
-        Take-up needs the message to arrive and be heeded: P(take-up) × P(channel works) × margin − cost.
+        usual: the priors' probabilities, which turn the log's counts into a response factor; None: that factor is 1.
         """
-        if not pairs:
-            return np.empty(0)
-        product, channel = np.array(pairs, dtype=np.int64).T  # each [A]
-        value: Float64 = products[product] * channels[channel] * self.margins[product] - self.costs[channel]
-        return value
+        declared = declared or Declared()
+        counted = evidence or Evidence.none(catalog)
+        margins = [product.margin for product in catalog.products if product.margin is not None]
+        mean = float(np.mean(margins)) if margins else 1.0
+        return cls(
+            catalog=catalog,
+            margins=np.array([mean if product.margin is None else product.margin for product in catalog.products]),
+            costs=np.array([channel.cost if margins else 0.0 for channel in catalog.channels]),
+            unit=catalog.currency if margins else "take-ups",
+            response=responses(counted, usual, declared.arbitration.start_evidence),
+            opt_out=opt_out_rates(counted, declared.arbitration.opt_out),
+            take_ups=None if evidence is None else evidence.take_ups,
+            declared=declared,
+        )
+
+    def factors(
+        self,
+        products: Float64,
+        channels: Float64,
+        pairs: Sequence[tuple[int, int]],
+        pressure: float = 0.0,
+        customer: Mapping[str, object] | None = None,
+    ) -> Factors:
+        """The factors of each (product, channel) pair.
+
+        products: float64 [P], probability of take-up. channels: float64 [H], probability that the channel works; NaN
+        where there is none, and then no pair may name it. pressure: messages of about the last month. customer:
+        attributes for context weights.
+        """
+        product, channel = np.array(pairs, dtype=np.int64).reshape(-1, 2).T  # each [A]
+        rules = self.declared.arbitration
+        usual = float(np.mean(self.margins)) if len(self.margins) else 0.0
+        in_money = 0.0 if self.unit == "take-ups" else 1.0  # an amount in money is no number of take-ups
+        reachability = _amount(rules.reachability, REACHABILITY_SHARE, usual, in_money)
+        disturbance = _amount(rules.disturbance, DISTURBANCE_SHARE, usual, in_money)
+        if self.take_ups is not None:
+            products = smoothed(products, self.take_ups, rules.start_evidence, rules.start_propensity)
+        tired = np.minimum(self.opt_out * (1.0 + rules.opt_out_growth * pressure), 1.0)  # [H]
+        return Factors(
+            propensity=products[product],
+            channel=channels[channel],
+            response=self.response[product, channel],
+            value=self.margins[product],
+            context=self._weights(product, channel, customer or {}, context=True),
+            lever=self._weights(product, channel, {}, context=False),
+            cost=self.costs[channel],
+            fatigue=tired[channel] * reachability,
+            benefit=self.margins[product] * rules.benefit_share * in_money,
+            disturbance=np.full(len(product), disturbance),
+        )
+
+    def total(self, factors: Factors) -> Float64:
+        """Float64 [A]: expected value of each action in `unit`, without the factors that are switched off."""
+        return factors.total(self.declared.arbitration.off)
+
+    def expected(
+        self,
+        products: Float64,
+        channels: Float64,
+        pairs: Sequence[tuple[int, int]],
+        pressure: float = 0.0,
+        customer: Mapping[str, object] | None = None,
+    ) -> Float64:
+        """Float64 [A]: `total` of the `factors` of each pair."""
+        return self.total(self.factors(products, channels, pairs, pressure, customer))
+
+    def _weights(self, product: Int64, channel: Int64, customer: Mapping[str, object], context: bool) -> Float64:
+        total = np.ones(len(product))
+        for weight in self.declared.weights:
+            if (weight.attribute is not None) == context and _fits_customer(weight, customer):
+                total *= [
+                    weight.weight if self._fits(weight, at, via) else 1.0
+                    for at, via in zip(product, channel, strict=True)
+                ]
+        return total
+
+    def _fits(self, weight: Weight, product: int, channel: int) -> bool:
+        offered, via = self.catalog.products[product], self.catalog.channels[channel]
+        wanted = ((weight.product, offered.id), (weight.group, offered.group), (weight.channel, via.id))
+        return all(name is None or name == found for name, found in wanted)
+
+
+def pressure(rows: Rows) -> float:
+    """Messages to the single customer in `rows`, each counting less by the day: about those of the last month."""
+    messages = float(rows.customer[0, rows.schema.customer_names.index(MESSAGES)])
+    return messages if messages > 0 else 0.0  # NaN: never written to
+
+
+def _fits_customer(weight: Weight, customer: Mapping[str, object]) -> bool:
+    return weight.attribute is None or customer.get(weight.attribute) == weight.equals
+
+
+def _amount(declared: float | None, share: float, usual: float, in_money: float) -> float:
+    return in_money * (share * usual if declared is None else declared)

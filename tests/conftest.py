@@ -1,8 +1,15 @@
-"""What all tests share: where the real data sets are, if they are here, and a world of choices."""
+"""What all tests share: the real data sets and a PostgreSQL server, if they are here, and a world of choices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,3 +118,88 @@ def simulated_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simulated") / "bank"
     simulate(folder, customers=300, months=6, seed=11)
     return folder
+
+
+@dataclass
+class PostgresServer:
+    """A server of these tests alone: on a socket in a folder that only its own user can enter, durable (fsync)."""
+
+    programs: Path
+    folder: Path
+    user: str | None
+    """Whom to run as; PostgreSQL refuses to be run by root. None: whoever runs the tests."""
+    process: subprocess.Popen[bytes] | None = None
+    databases: int = 0
+
+    def start(self, durable: str = "fsync=on") -> None:
+        options = ("listen_addresses=", durable, "shared_buffers=64MB", f"unix_socket_directories={self.folder}")
+        settings = [part for option in options for part in ("-c", option)]
+        data, log = self.folder / "data", self.folder / "log"
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [self.programs / "postgres", "-D", data, *settings], stdout=sink, stderr=sink, user=self.user
+            )
+        ready = [self.programs / "pg_isready", "-q", "-h", self.folder]
+        until = time.monotonic() + 240  # a crashed server brings its files to disk first: slow on a busy one
+        while subprocess.run(ready, check=False).returncode:
+            assert self.process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT: at once and in order; SIGQUIT: as if it had crashed."""
+        assert self.process
+        self.process.send_signal(how)
+        self.process.wait(120)
+
+    def new_database(self) -> str:
+        """The URL of a database that nobody has used."""
+        self.databases += 1
+        name = f"test{self.databases}"
+        subprocess.run([self.programs / "createdb", "-h", self.folder, "-U", "postgres", name], check=True)
+        return f"postgresql://postgres@/{name}?host={self.folder}"
+
+    def ask(self, url: str, query: str) -> str:
+        """What psql answers: columns separated by |, rows by line ends."""
+        done = subprocess.run(
+            [self.programs / "psql", "-XAtq", "-c", query, url], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; skips with the reason where its programs are not installed."""
+    installed = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), *_on_path("initdb")]
+    programs = next((folder for folder in installed if (folder / "initdb").exists()), None)
+    if programs is None:
+        pytest.skip("PostgreSQL's server programs are not on this machine (Debian: apt-get install postgresql)")
+    user = _another_user() if os.geteuid() == 0 else None
+    # Not in tmp_path: a socket's path has at most 107 characters, and another user has to reach it.
+    with tempfile.TemporaryDirectory(prefix="nextbest-postgres-") as name:
+        folder = Path(name)
+        if user:
+            shutil.chown(folder, user)
+        initdb = [programs / "initdb", "-D", folder / "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8"]
+        subprocess.run(initdb, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+        server = PostgresServer(programs, folder, user)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """A database of this test alone."""
+    return postgres_server.new_database()
+
+
+def _on_path(program: str) -> list[Path]:
+    found = shutil.which(program)
+    return [Path(found).parent] if found else []
+
+
+def _another_user() -> str:
+    """Someone other than root; Debian's package makes `postgres`."""
+    names = {user.pw_name for user in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in names)

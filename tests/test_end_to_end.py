@@ -111,15 +111,17 @@ def server(whole_job: tuple[Path, Any]) -> Iterator[str]:
 
 def test_one_command_trains_registers_and_serves_decisions(whole_job: tuple[Path, Any]) -> None:
     _, report = whole_job
-    assert {trained["model"] for trained in report["trained"]} == {"next-best-product", "channel-choice"}
+    assert {trained["model"] for trained in report["trained"]} == {"next-best-product", "channel-choice", "send-time"}
     assert report["left_out"] == {}
     assert len(report["served"]) == 5
     for served in report["served"]:
         decision = served["decision"]
         assert 0 < decision["propensity"] <= 1
         assert decision["degraded"] is False, decision["degraded_because"]
-        assert set(decision["versions"]["models"]) == {"next-best-product", "channel-choice"}
+        timing = {"send-time"} if decision["action"] else set()
+        assert set(decision["versions"]["models"]) == {"next-best-product", "channel-choice"} | timing
         if decision["action"]:
+            assert decision["send_at"] == decision["chain"][0]["send_at"] >= served["as_of"][:19]
             assert decision["action"]["text"], "an action carries its rendered text"
 
 
@@ -173,6 +175,18 @@ def test_the_server_decides_once_per_idempotency_key(server: str, whole_job: tup
     assert json.loads(other[1])["status"] == 422
 
 
+def test_what_the_server_decided_with_real_models_replays_bit_equal(server: str, whole_job: tuple[Path, Any]) -> None:
+    served = whole_job[1]["served"][0]
+    question = {"customer_id": served["customer_id"], "as_of": served["as_of"]}
+    for path, more in (("decide", {}), ("route", {"product_id": "mortgage", "purpose": "service"})):
+        status, answer = post(f"{server}/v1/{path}", {**question, **more})
+        assert status == 200
+        record = f"{server}/v1/decisions/{json.loads(answer)['decision_id']}?replay=true"
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(record, timeout=30) as replayed:
+            assert json.load(replayed)["replay"] == {"replayed": True, "equal": True, "different": [], "reason": None}
+
+
 def test_an_unknown_customer_is_ranked_but_never_contacted(server: str) -> None:
     status, answer = post(f"{server}/v1/decide", {"customer_id": "a stranger"})
     assert status == 200
@@ -202,3 +216,24 @@ def test_a_damaged_table_ends_with_exit_code_2_and_nothing_written(simulated_ban
     assert done.returncode == 2
     assert "timeline" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bank"], "nothing was written"
+
+
+def test_a_campaign_is_planned_without_a_violation_and_leaves_its_prices(
+    whole_job: tuple[Path, Any], simulated_bank: Path, tmp_path: Path
+) -> None:
+    folder, _ = whole_job
+    customers = sorted(set(pq.read_table(simulated_bank / "customers.parquet")["customer_id"].to_pylist()))[:100]
+    at = pa.array([time.time_ns() // 1000] * len(customers), pa.timestamp("us", "UTC"))
+    pq.write_table(pa.table({"customer_id": customers, "as_of": at}), tmp_path / "who.parquet")
+    words = ("campaign", "plan", "--entities", tmp_path / "who.parquet", "--out", tmp_path / "plan.parquet")
+    told = run(folder, *words, "--budget", "1", "--days", "2", "--contacts", "2")
+    plan = pq.read_table(tmp_path / "plan.parquet").to_pandas()
+    assert told["contacts"] == len(plan) > 0
+    assert set(told["violations"].values()) == {0}
+    assert told["spent"] == pytest.approx(plan["cost"].sum())
+    assert plan["cost"].sum() <= 1.0
+    assert 0.0 <= told["gap"] < 0.05
+    assert not plan.duplicated(["customer_id", "day"]).any()
+    prices = json.loads((folder / "home" / "prices.json").read_text("utf-8"))
+    assert prices["channels"] == told["channel_prices"]
+    (folder / "home" / "prices.json").unlink()  # what other tests decide is not for this campaign

@@ -12,10 +12,12 @@ from typing import Any
 import click
 
 from features.errors import InputError, NextbestError
+from training.cli_campaign import campaign
 from training.edge import Edge, command
 
 FAMILY_NAMES = ("lightgbm", "torch", "prior", "all")
 MODEL_NAMES = ("next-best-product", "channel-choice")
+TIMING_NAME = "send-time"
 DIRECTORY = click.argument("directory", metavar="DIR", type=Path)
 
 
@@ -23,6 +25,9 @@ DIRECTORY = click.argument("directory", metavar="DIR", type=Path)
 @click.version_option(package_name="nextbest")
 def nextbest() -> None:
     """Decide what to offer a bank customer, through which channel, with which content and when, or nothing."""
+
+
+nextbest.add_command(campaign)
 
 
 @nextbest.group()
@@ -78,7 +83,7 @@ def features_build(edge: Edge, directory: Path) -> None:
 
 
 @command(nextbest, "train", "nextbest train next-best-product --until 2024-12-31")
-@click.argument("model", type=click.Choice(MODEL_NAMES))
+@click.argument("model", type=click.Choice((*MODEL_NAMES, TIMING_NAME)))
 @click.option(
     "--family",
     type=click.Choice(FAMILY_NAMES),
@@ -119,6 +124,21 @@ def train(
     from training.track import Tracking, lineage
     from training.train import train as train_model
 
+    if model == TIMING_NAME:
+        if (family, entities, horizon, split) != ("all", None, None, "time"):
+            raise InputError(f"{TIMING_NAME} learns from all messages; it takes --until and --seed only")
+        from training.train_timing import train_timing
+
+        timed = train_timing(
+            edge.home.build(),
+            Tracking(edge.tracking_uri),
+            lineage(_source_root()),
+            _moment(until),
+            seed,
+            edge.terminal,
+        )
+        edge.answer(asdict(timed), *trained_lines(timed))
+        return
     rows = None if entities is None else read_entities(entities)
     order = Order(model, family, rows, _days(horizon), _moment(until), seed, split)
     build = edge.home.build()

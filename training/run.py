@@ -6,9 +6,10 @@ import json
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from features.build import build_features
 from features.columns import CUSTOMER_ID, Table
 from features.errors import NextbestError
 from serving.launch import Server, free_port
+from serving.registry import TIMING_MODEL
 from serving.settings import Settings
 from training.labels import ModelNotPossible
 from training.plan import MODELS, Order
@@ -26,6 +28,7 @@ from training.stable import hashes
 from training.terminal import Terminal
 from training.track import Tracking
 from training.train import Trained, train
+from training.train_timing import train_timing
 
 if TYPE_CHECKING:
     from features.home import Build, Home
@@ -79,14 +82,18 @@ def train_all(
     tracking = Tracking(tracking_uri)
     trained: list[Trained] = []
     left_out: dict[str, str] = {}
-    for model in MODELS:
+    jobs: dict[str, Callable[[], Trained]] = {
+        model: partial(train, Order(model, seed=seed), build, tracking, tags, terminal) for model in MODELS
+    }
+    jobs[TIMING_MODEL] = partial(train_timing, build, tracking, tags, seed=seed, progress=terminal)
+    for model, job in jobs.items():
         terminal.say(f"train {model}", "bold")
         try:
-            trained.append(train(Order(model, seed=seed), build, tracking, tags, terminal))
+            trained.append(job())
         except ModelNotPossible as reason:
             left_out[model] = str(reason)
             terminal.say(f"  left out: {reason}", "yellow")
-    if not trained:
+    if not any(one.model in MODELS for one in trained):
         raise ModelNotPossible("; ".join(f"{model} is left out: {reason}" for model, reason in left_out.items()))
     return tuple(trained), left_out
 

@@ -113,8 +113,8 @@ class Tracking:
             raise
         self.client.set_terminated(run.id, "FINISHED")
 
-    def register(self, model: str, run: Run) -> str:
-        """Register the models of `run`: its prior for when the champion cannot answer, and the champion.
+    def register(self, model: str, run: Run, prior: bool = True) -> str:
+        """Register the models of `run`: its prior, if any, for when the champion cannot answer, and the champion.
 
         Aliases move last and the champion's at the very end: a kill before it changes nothing.
         """
@@ -125,11 +125,14 @@ class Tracking:
         except MlflowException:
             self.client.create_registered_model(model)
         root = self.client.get_run(run.id).info.artifact_uri
-        prior = self.client.create_model_version(model, source=f"{root}/{PRIOR_FOLDER}", run_id=run.id)
-        chosen = self.client.create_model_version(model, source=f"{root}/{MODEL_FOLDER}", run_id=run.id)
-        self.client.set_registered_model_alias(model, PRIOR, prior.version)
-        self.client.set_registered_model_alias(model, CHAMPION, chosen.version)
-        return str(chosen.version)
+        folders = {PRIOR: PRIOR_FOLDER, CHAMPION: MODEL_FOLDER} if prior else {CHAMPION: MODEL_FOLDER}
+        versions = {
+            alias: self.client.create_model_version(model, source=f"{root}/{folder}", run_id=run.id).version
+            for alias, folder in folders.items()
+        }
+        for alias, version in versions.items():
+            self.client.set_registered_model_alias(model, alias, version)
+        return str(versions[CHAMPION])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from features.errors import InputError
 from features.progress import SILENT, Progress
 from features.schema import Float64, RowSchema
 from serving.choice import ChoiceModel, Question
+from serving.timing import TimingModel
 from training import plots
 from training.bootstrap import Interval
 from training.dataset import Dataset, dataset, require_take_ups
@@ -120,7 +121,7 @@ def train(
     return Trained(order.model, family, reason, version, run.id, sizes, found, shown, notes, seconds)
 
 
-def keep(run: Run, models: Mapping[str, ChoiceModel]) -> None:
+def keep(run: Run, models: Mapping[str, ChoiceModel | TimingModel]) -> None:
     """Save each model as an artefact folder of the run."""
     with tempfile.TemporaryDirectory() as folder:
         for name, model in models.items():

@@ -35,8 +35,8 @@ PRODUCTS = (
 CHANNELS = (
     Channel("app_push", "App push", "outbound", 0.01, 500_000, ("21:00", "08:00"), 120),
     Channel("in_app", "In-app message", "both", 0.0, None, None, 200),
-    Channel("sms", "SMS", "outbound", 0.05, 300_000, ("21:00", "08:00"), 160),
-    Channel("email", "E-mail", "outbound", 0.02, 1_000_000, None, 2000),
+    Channel("sms", "SMS", "outbound", 0.05, 300_000, ("21:00", "08:00"), 160, "sms"),
+    Channel("email", "E-mail", "outbound", 0.02, 1_000_000, None, 2000, "html"),
     Channel("wechat", "WeChat official account", "both", 0.03, 400_000, ("22:00", "08:00"), 300),
     Channel("voice", "Phone call", "both", 4.0, 5_000, ("20:00", "09:00"), 400),
     Channel("branch", "Branch adviser", "both", 15.0, 3_000, ("18:00", "09:00"), 400),
@@ -104,6 +104,15 @@ _TEMPLATES: tuple[tuple[str, str | None, Style, Mapping[str, str]], ...] = (
     ),
 )
 
+_PLAIN: Mapping[str, Mapping[str, str]] = {
+    "letter": {
+        "zh": "尊敬的客户: 我们为您准备了{name}的详细介绍。欢迎在手机银行或任一网点了解条款。",
+        "en": "Dear customer, we prepared a guide to our {{{{ product_name }}}}. "
+        "Read the terms in the app or at any branch.",
+    },
+}
+"""For a customer of whom a variable of the template is not known."""
+
 
 def bank_catalog() -> Catalog:
     """The catalogue of every simulated bank. A content without a channel fits every channel."""
@@ -114,6 +123,7 @@ def bank_catalog() -> Catalog:
             template=templates[language].format(name=_CHINESE_NAMES[product.id]),
             product_id=product.id,
             channel=channel,
+            plain=_PLAIN[variant][language].format(name=_CHINESE_NAMES[product.id]) if variant in _PLAIN else None,
         )
         for product in PRODUCTS
         for variant, channel, _, templates in _TEMPLATES

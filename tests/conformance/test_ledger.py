@@ -12,28 +12,37 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from serving.caps import Cap, CapReached, Contact
 from serving.decision import Action, Ask, Candidate, Decision, Reason, Versions
 from serving.errors import KeyReused, LedgerUnavailable
 from serving.ledger import Ledger, SqliteLedger
+from serving.postgres import PostgresLedger
 
 NOW = datetime(2024, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 Open = Callable[[], Ledger]
 
-LEDGERS: dict[str, Callable[[Path], Ledger]] = {"sqlite": lambda folder: SqliteLedger(folder / "ledger.db")}
+LEDGERS: dict[str, tuple[str, Callable[[Any], Ledger]]] = {
+    "sqlite": ("tmp_path", lambda folder: SqliteLedger(folder / "ledger.db")),
+    "postgres": ("postgres_url", PostgresLedger),
+}
+"""By name: the fixture that gives it its place, and how to open it there."""
 
 
 @pytest.fixture(params=LEDGERS)
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+def reopen(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Opens the ledger of this test; again and again the same one."""
+    fixture, open_it = LEDGERS[request.param]
+    place = request.getfixturevalue(fixture)
     opened: list[Ledger] = []
 
     def make() -> Ledger:
-        opened.append(LEDGERS[request.param](tmp_path))
+        opened.append(open_it(place))
         return opened[-1]
 
     yield make
@@ -128,6 +137,161 @@ def test_a_failed_decision_does_not_take_others_of_its_group_along(ledger: Ledge
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(call, range(1, 65)))
     assert answers == [None if number % 2 else b"a" for number in range(1, 65)]
+
+
+WEEK = 7 * 86_400 * 1_000_000
+AT = 1_717_243_200_000_000
+TWICE = Cap("twice-a-week", "overall", None, AT - WEEK, 2)
+
+
+def contact(decision_id: str, at_us: int = AT, **other: Any) -> Contact:
+    given = {"channel": "push", "product_id": "card", "group": "cards", "purpose": "marketing", "expires_us": None}
+    return Contact(customer_id="anna", at_us=at_us, decision_id=decision_id, **{**given, **other})
+
+
+def reserve(ledger: Ledger, wanted: Contact, *caps: Cap, now: datetime = NOW, key: str | None = None) -> bytes:
+    answer = wanted.decision_id.encode()
+    return ledger.record(decision(wanted.decision_id), now, answer, key, "hash", contact=wanted, caps=caps)
+
+
+def known(ledger: Ledger, now_us: int = AT) -> list[str]:
+    return [found.decision_id for found in ledger.contacts("anna", 0, now_us)]
+
+
+def test_a_contact_is_reserved_with_its_decision_and_comes_back_unchanged(ledger: Ledger) -> None:
+    wanted = contact("1", product_id=None, group=None, expires_us=AT + WEEK)
+    reserve(ledger, wanted)
+    assert ledger.contacts("anna", AT - 1, AT) == (wanted,)
+    assert ledger.contacts("anna", AT, AT) == (), "the window is open at its start"
+    assert ledger.contacts("bert", 0, AT) == ()
+
+
+def test_a_cap_that_is_reached_writes_nothing_and_names_itself(ledger: Ledger) -> None:
+    reserve(ledger, contact("1"), TWICE)
+    reserve(ledger, contact("2"), TWICE)
+    with pytest.raises(CapReached, match="twice-a-week") as caught:
+        reserve(ledger, contact("3"), TWICE, key="key")
+    assert caught.value.cap == TWICE
+    assert ledger.get("3") is None
+    assert known(ledger) == ["1", "2"]
+    assert ledger.recall("key", "hash") is None, "the key is still free for the next try"
+    assert reserve(ledger, contact("4", purpose="service"), TWICE, key="key") == b"4"
+
+
+def test_a_cap_counts_its_window_and_nothing_older(ledger: Ledger) -> None:
+    reserve(ledger, contact("old", AT - WEEK))
+    reserve(ledger, contact("older", AT - WEEK - 1))
+    reserve(ledger, contact("1"), TWICE)
+    reserve(ledger, contact("2"), TWICE)
+    with pytest.raises(CapReached):
+        reserve(ledger, contact("3"), TWICE)
+
+
+def test_each_of_several_caps_counts_its_own_window(ledger: Ledger) -> None:
+    day = Cap("once-a-day", "overall", None, AT - WEEK // 7, 1)
+    reserve(ledger, contact("yesterday", AT - WEEK // 7), TWICE, day)
+    reserve(ledger, contact("1"), TWICE, day)
+    with pytest.raises(CapReached, match="once-a-day"):
+        reserve(ledger, contact("2"), day, TWICE)
+
+
+@pytest.mark.parametrize(
+    ("scope", "value", "other"),
+    [
+        ("channel", "push", {"channel": "email"}),
+        ("product", "card", {"product_id": "loan"}),
+        ("group", "cards", {"group": None}),
+    ],
+)
+def test_a_cap_of_one_channel_product_or_group_leaves_the_others_free(
+    ledger: Ledger, scope: Any, value: str, other: dict[str, Any]
+) -> None:
+    cap = Cap("once", scope, value, AT - WEEK, 1)
+    reserve(ledger, contact("1", **other), cap)
+    reserve(ledger, contact("2"), cap)
+    reserve(ledger, contact("3", **other), cap)
+    with pytest.raises(CapReached):
+        reserve(ledger, contact("4"), cap)
+
+
+@pytest.mark.parametrize("purpose", ["service", "mandatory"])
+def test_messages_of_other_purposes_neither_use_up_a_cap_nor_are_held_back(ledger: Ledger, purpose: str) -> None:
+    for number in range(3):
+        reserve(ledger, contact(f"other {number}", purpose=purpose), TWICE)
+    for number in range(2):
+        reserve(ledger, contact(str(number)), TWICE)
+    reserve(ledger, contact("last", purpose=purpose), TWICE)
+
+
+def test_the_first_cap_without_room_is_named(ledger: Ledger) -> None:
+    once = Cap("once", "channel", "push", AT - WEEK, 1)
+    reserve(ledger, contact("1"))
+    with pytest.raises(CapReached, match="once"):
+        reserve(ledger, contact("2"), TWICE, once)
+
+
+def test_a_reservation_lapses_where_nothing_was_sent(ledger: Ledger) -> None:
+    now_us = AT + 123_456  # NOW
+    once = Cap("once", "overall", None, AT - WEEK, 1)
+    reserve(ledger, contact("1", expires_us=now_us + 1), once)
+    with pytest.raises(CapReached):
+        reserve(ledger, contact("2"), once)
+    later = NOW + timedelta(microseconds=1)
+    assert (known(ledger, now_us), known(ledger, now_us + 1)) == (["1"], [])
+    reserve(ledger, contact("3"), once, now=later)
+    assert known(ledger, now_us + 1) == ["3"]
+
+
+def test_a_known_key_gives_its_answer_even_under_a_cap_that_is_reached_since(ledger: Ledger) -> None:
+    once = Cap("once", "overall", None, AT - WEEK, 1)
+    reserve(ledger, contact("1"), once, key="key")
+    assert reserve(ledger, contact("2"), once, key="key") == b"1"
+    assert known(ledger) == ["1"]
+
+
+def test_seeded_contacts_count_and_seeding_again_changes_nothing(ledger: Ledger) -> None:
+    made = [contact("event-1"), contact("event-2"), contact("event-1")]
+    ledger.seed(made)
+    ledger.seed(iter(made))
+    assert known(ledger) == ["event-1", "event-2"]
+    with pytest.raises(CapReached):
+        reserve(ledger, contact("1"), TWICE)
+
+
+def test_what_was_sent_makes_its_reservation_lasting(ledger: Ledger) -> None:
+    reserve(ledger, contact("1", expires_us=AT + 1))
+    ledger.seed([contact("1", AT + 5, channel="email")])
+    assert ledger.contacts("anna", 0, AT + WEEK) == (contact("1", AT + 5, channel="email"),)
+    ledger.seed([contact("1", expires_us=AT + 1)])
+    assert known(ledger, AT + WEEK) == ["1"], "a reservation does not undo what was sent"
+
+
+def test_contacts_survive_closing(reopen: Open) -> None:
+    first = reopen()
+    reserve(first, contact("1"))
+    first.close()
+    assert known(reopen()) == ["1"]
+
+
+def test_of_many_that_want_the_last_place_one_gets_it_and_the_rest_of_their_group_is_written(ledger: Ledger) -> None:
+    together = threading.Barrier(16)
+
+    def call(name: str, week: int, purpose: str) -> bool:
+        once = Cap("once", "overall", None, AT + (week - 1) * WEEK, 1)
+        together.wait()
+        try:
+            reserve(ledger, contact(name, AT + week * WEEK, purpose=purpose), once)
+        except CapReached:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        for week in range(10):
+            names = [f"{week}-{number}" for number in range(16)]
+            written = list(pool.map(call, names, [week] * 16, ["marketing", "service"] * 8))
+            assert all(written[1::2]), "those without a limit"
+            assert sum(written[0::2]) == 1
+            assert [ledger.get(name) is not None for name in names] == written
 
 
 def test_a_closed_ledger_promises_nothing(ledger: Ledger) -> None:

@@ -66,9 +66,9 @@ template = "Dobrý den"
 
 [[policies]]
 id = "weekly_cap"
-purpose = "marketing"
-max = 3
-per = { days = 7 }
+kind = "cap"
+limit = 3
+days = 7
 """
 
 TIME = pa.timestamp("us", tz="UTC")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_a_catalogue_is_read_with_its_defaults(small_bank_folder: Path) -> None:
         Channel("website", "Website", "inbound"),
     )
     assert catalog.contents[1] == Content("greeting", "cs", "Dobrý den")
-    assert catalog.policies == ({"id": "weekly_cap", "purpose": "marketing", "max": 3, "per": {"days": 7}},)
+    assert catalog.policies == ({"id": "weekly_cap", "kind": "cap", "limit": 3, "days": 7},)
 
 
 # claim: the text that replaces a line, and the one problem it must give: column, words of the rule, severity
@@ -92,6 +93,28 @@ DAMAGES = {
     "an unknown channel": ('channel = "sms"', 'channel = "mms"', "contents.channel", "channel is in", "error"),
     "an unknown key": ('name = "Card"', 'name = "C"\ncolour = "red"', "products.colour", "ignored", "note"),
     "an unknown table": ('currency = "EUR"', 'currency = "EUR"\nbank = "x"', "bank", "ignored", "note"),
+    "a channel of an unknown format": ("cost = 0.1", 'cost = 0.1\nformat = "fax"', "channels.format", "type", "error"),
+    "a template that escapes": (
+        'template = "Hello"',
+        """template = "{{ ''['__class__'] }}\"""",
+        "contents.template",
+        "nothing else",
+        "error",
+    ),
+    "a template that loops": (
+        'template = "Hello"',
+        'template = "{% for i in range(9) %}x{% endfor %}"',
+        "contents.template",
+        "nothing else",
+        "error",
+    ),
+    "a plain variant that needs the customer": (
+        'template = "Hello"',
+        'template = "Hello"\nplain = "Hello {{ name }}"',
+        "contents.plain",
+        "nothing else",
+        "error",
+    ),
 }
 
 
@@ -114,7 +137,8 @@ def test_a_damaged_catalogue_gives_its_one_problem(
 def test_an_id_that_occurs_twice_is_refused_in_every_section(section: str) -> None:
     channel = {"direction": "inbound", "cost": 0} if section == "channels" else {}
     content = {"language": "en", "template": "x"} if section == "contents" else {"name": "x"}
-    entry = {"id": "a", **channel, **content}
+    policy = {"kind": "cap", "limit": 1, "days": 1} if section == "policies" else {}
+    entry = {"id": "a", **channel, **content, **policy}
     reading = parse_catalog({"currency": "EUR", "time_zone": "UTC", section: [entry, {**entry, "id": "b"}, entry]})
     errors = [problem for problem in reading.problems if problem.severity == "error"]
     assert [(problem.column, problem.rule, problem.first) for problem in errors] == [
@@ -153,6 +177,25 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
     assert load_catalog(path).currency == "EUR"
 
 
+ATTACKS = (
+    "{{ product.__class__.__mro__[1].__subclasses__() }}",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "{{ ''['__class__'] }}",
+    "{{ product | attr('__class__') }}",
+    "{% include 'catalog.toml' %}",
+    "{{ self._TemplateReference__context }}",
+    "{% for i in range(10**9) %}x{% endfor %}",
+)
+
+
+def test_no_catalogue_with_a_template_attack_is_ever_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.toml"
+    for attack in ATTACKS:
+        path.write_text(SMALL.replace('"Hello"', json.dumps(attack)), encoding="utf-8")
+        with pytest.raises(BankDataError, match=r"hello.*refused"):
+            load_catalog(path)
+
+
 def test_a_catalogue_written_and_read_again_is_the_same() -> None:
     awkward = 'quote " backslash \\ newline \n delete \x7f nul \x00 háček 微信 🏦'
     catalog = Catalog(
@@ -161,7 +204,7 @@ def test_a_catalogue_written_and_read_again_is_the_same() -> None:
         products=(Product("p", awkward, holdable=True, group=awkward, margin=1e21),),
         channels=(Channel("c", "C", "both", 1e-9, 7, ("23:59", "00:00"), 1),),
         contents=(Content("t", "en", awkward, "p", "c"),),
-        policies=({"id": awkward, "nested": {awkward: [1, 2.5, True, {"a": "b"}]}},),
+        policies=({"id": awkward, "kind": "complaint", "days": 1, "note": {awkward: [1, 2.5, True, {"a": "b"}]}},),
     )
     reading = parse_catalog(tomllib.loads(render_catalog(catalog)))
     assert reading.problems == ()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from features import assemble as assembling
-from features import consent, engagement, holdings, market, profile, purchases, transactions
+from features import consent, engagement, habits, holdings, market, profile, purchases, transactions
 from features.assemble import assemble, row_schema
 from features.catalog import Catalog, Channel, Product
 from features.columns import Purpose, Table
@@ -321,5 +321,5 @@ def test_view_columns_are_unique_over_all_views_and_safe_for_the_store() -> None
     assert len(names) == len(set(names))
     assert all(name.isidentifier() and not name.endswith("_y") and name != "rn" for name in names)
     assert {view.name for view in views(CATALOG, ATTRIBUTES)} == {
-        module.NAME for module in (profile, holdings, transactions, engagement, purchases, consent, market)
+        module.NAME for module in (profile, holdings, transactions, engagement, purchases, consent, habits, market)
     }

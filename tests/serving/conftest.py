@@ -28,6 +28,7 @@ from features.views import state_tables, views
 from serving.content import Contents
 from serving.decide import Decider
 from serving.decision import Ask
+from serving.history import RecordedPast
 from serving.policy import Policy
 from serving.scoring import Panel, Source
 from serving.value import Worth
@@ -199,6 +200,7 @@ def world(home: Home, bank: Bank) -> World:
         catalog=bank.catalog,
         attributes=bank.attributes,
         customers=OnlineStates(build.online_path, build.views),
+        history=RecordedPast(),
         assemble=assemble,
         schema=schema,
         products=none,

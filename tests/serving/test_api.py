@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,11 +18,15 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from serving.api import create_app
+from serving.caps import Cap, CapReached, Contact
+from serving.contract import DecisionDocument
+from serving.decide import Decider
 from serving.decision import Ask, Decision, Ranking
 from serving.errors import LedgerUnavailable
 from serving.ledger import Ledger, SqliteLedger
 from serving.limits import MAX_BODY, BodyLimit
 from serving.opening import Opening, Serving
+from serving.policy import Policy
 
 if TYPE_CHECKING:
     from conftest import World
@@ -38,16 +42,35 @@ class FakeLedger:
     """Keeps in memory what it is given, tells `order` when, and fails on demand."""
 
     fails: bool = False
+    full: int = 0
+    """So many contacts are refused because a cap was reached meanwhile."""
     order: list[str] = field(default_factory=list)
     open: bool = True
 
     def record(
-        self, decision: Decision, recorded_at: datetime, answer: bytes, key: str | None = None, request_hash: str = ""
+        self,
+        decision: Decision,
+        recorded_at: datetime,
+        answer: bytes,
+        key: str | None = None,
+        request_hash: str = "",
+        *,
+        contact: Contact | None = None,
+        caps: Sequence[Cap] = (),
     ) -> bytes:
         if self.fails:
             raise LedgerUnavailable("/secret/path: disk full")
+        if contact and self.full > 0:
+            self.full -= 1
+            raise CapReached(Cap("once-a-week", "overall", None, 0, 1))
         self.order.append("recorded")
         return answer
+
+    def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
+        return ()
+
+    def seed(self, contacts: Iterable[Contact]) -> None:
+        raise AssertionError("the app does not seed")
 
     def recall(self, key: str, request_hash: str) -> bytes | None:
         return None
@@ -101,7 +124,7 @@ def test_decide_answers_with_the_action_and_everything_behind_it(client: TestCli
     assert body["as_of"] == "2024-06-01T12:00:00Z"
     assert set(body) == {
         *("decision_id", "customer_id", "as_of", "purpose", "action", "propensity", "value", "reasons", "removed"),
-        *("degraded", "degraded_because", "fallback_channels", "versions"),
+        *("degraded", "degraded_because", "fallback_channels", "versions", "arm", "arm_propensity", "send_at", "chain"),
     }
     assert 0 < body["propensity"] <= 1
     assert body["degraded"] is False
@@ -123,6 +146,45 @@ def test_a_decision_can_be_read_again(client: TestClient) -> None:
     assert sum(candidate["propensity"] for candidate in record["candidates"]) == pytest.approx(1)
     is_problem(client.get("/v1/decisions/" + "0" * 31 + "f"), 404)
     is_problem(client.get("/v1/decisions/..%2f..%2fetc"), 404)
+
+
+def test_a_decision_replays_over_http_and_its_account_keeps_to_the_openapi_document(client: TestClient) -> None:
+    for body in (DECIDE, {"customer_id": "nobody"}, {**DECIDE, "eligible": ["card"]}, {"customer_id": "silent"}):
+        made = client.post("/v1/decide", json=body).json()
+        path = f"/v1/decisions/{made['decision_id']}"
+        plain, replayed = client.get(path).json(), client.get(path, params={"replay": "true"}).json()
+        assert "replay" not in plain
+        assert replayed["replay"] == {"replayed": True, "equal": True, "different": [], "reason": None}
+        for document in (plain, replayed):
+            DecisionDocument.model_validate(document)
+        assert [entry["view"] for entry in plain["features"]]
+    for wrong in ("yes", "1", ""):
+        is_problem(client.get(path, params={"replay": wrong}), 422)
+
+
+def test_route_answers_records_and_keeps_its_key(client: TestClient) -> None:
+    body = {"customer_id": "anna", "product_id": "card", "purpose": "mandatory"}
+    first = client.post("/v1/route", json=body, headers={"Idempotency-Key": "r1"})
+    assert first.status_code == 200
+    answer = first.json()
+    assert (answer["action"]["product_id"], answer["purpose"], answer["propensity"]) == ("card", "mandatory", 1.0)
+    assert answer["action"]["text"] == "Gold card for you"
+    assert answer["fallback_channels"] == ["email"]
+    again = client.post("/v1/route", json=body, headers={"Idempotency-Key": "r1"})
+    assert again.content == first.content
+    is_problem(client.post("/v1/route", json={**body, "worth": 1.0}, headers={"Idempotency-Key": "r1"}), 422)
+    is_problem(client.post("/v1/decide", json={"customer_id": "anna"}, headers={"Idempotency-Key": "r1"}), 422)
+    record = client.get(f"/v1/decisions/{answer['decision_id']}?replay=true").json()
+    assert record["replay"]["equal"] is True
+    assert record["asked"]["message"] == {"product_id": "card", "content_id": None, "worth": None}
+    assert 'call="route"' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("change", [{}, {"product_id": None}, {"product_id": "card", "worth": -1}, {"text": "hi"}])
+def test_a_route_without_a_message_or_with_a_wrong_one_breaks_the_contract(
+    client: TestClient, change: dict[str, Any]
+) -> None:
+    is_problem(client.post("/v1/route", json={"customer_id": "anna", **change}), 422)
 
 
 def test_rank_answers_in_order_and_records_nothing(world: World) -> None:
@@ -148,6 +210,44 @@ def test_the_decision_is_recorded_before_it_is_answered(world: World) -> None:
     with TestClient(watched) as made:
         ready(made).post("/v1/decide", json=DECIDE)
     assert ledger.order == ["recorded", "answered"]
+
+
+@dataclass(frozen=True)
+class Contacting:
+    """Decides as the decider of the world does, with a contact for every action."""
+
+    decider: Decider
+
+    def decide(self, ask: Ask, decision_id: str) -> Decision:
+        decision = self.decider.decide(replace(ask, channels=("push",)), decision_id)
+        action = decision.action
+        if action is None:
+            return decision
+        contact = Contact(ask.customer_id, 1, action.channel, action.product_id, None, ask.purpose, decision_id, 2)
+        return replace(decision, contact=contact)
+
+
+@pytest.mark.parametrize(("full", "contacted"), [(0, True), (3, True), (4, False), (9, False)])
+def test_a_cap_reached_meanwhile_is_decided_again_three_times_and_then_nobody_is_contacted(
+    full: int, contacted: bool, world: World
+) -> None:
+    ledger = FakeLedger(full=full)
+    greedy = replace(world.decider, policy=Policy(temperature=1e-6, epsilon=0.0))
+    serving = Serving(Contacting(greedy), ledger)  # type: ignore[arg-type]  # only decide is called
+    opening = Opening(lambda: serving, retry_seconds=0.01)
+    numbers = iter(range(100))
+    app = create_app(opening, lambda: CLOCK, lambda: f"{next(numbers):032x}")
+    with TestClient(app) as made:
+        until = time.monotonic() + 5
+        while opening.reasons and time.monotonic() < until:
+            time.sleep(0.01)
+        body = made.post("/v1/decide", json=DECIDE).json()
+    assert ledger.order == ["recorded"], "one decision, whatever was tried"
+    assert (body["action"] is not None) is contacted
+    assert body["decision_id"] == f"{min(full, 4):032x}", "every try draws anew"
+    if not contacted:
+        assert body["propensity"] == 1
+        assert [reason["rule"] for reason in body["reasons"]] == ["once-a-week"]
 
 
 def test_when_the_ledger_fails_nothing_is_answered_and_no_path_leaks(world: World) -> None:
@@ -400,8 +500,14 @@ def test_overload_is_refused_at_once(world: World) -> None:
 def test_the_openapi_document_describes_every_call(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        *("/v1/decide", "/v1/rank", "/v1/decisions/{decision_id}", "/livez", "/readyz", "/metrics"),
+        *("/v1/decide", "/v1/route", "/v1/rank", "/v1/decisions/{decision_id}", "/livez", "/readyz", "/metrics"),
     }
+    route = document["paths"]["/v1/route"]["post"]
+    assert route["parameters"] == document["paths"]["/v1/decide"]["post"]["parameters"]
+    record = document["paths"]["/v1/decisions/{decision_id}"]["get"]
+    assert {parameter["name"] for parameter in record["parameters"]} == {"decision_id", "replay"}
+    shown = document["components"]["schemas"]["DecisionDocument"]["properties"]
+    assert {"features", "candidates", "removed", "runner_up", "would_change", "replay"} <= shown.keys()
     decide = document["paths"]["/v1/decide"]["post"]
     assert decide["requestBody"]["content"]["application/json"]["schema"]["additionalProperties"] is False
     assert decide["parameters"][0]["name"] == "Idempotency-Key"

@@ -53,6 +53,14 @@ def test_templates_print_filter_and_choose(template: str, text: str) -> None:
         "{{ lipsum() }}",
         "{{ customer.update({}) }}",
         "{{ 'x' | center(1000000000) }}",
+        "{{ customer }}",
+        "{{ customer | upper }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% import 'os' as os %}",
+        "{{ (" + "(" * 5000 + "1" + ")" * 5000 + ") }}",
+        "{% if a %}" * 300 + "{% endif %}" * 300,
+        "{{ a" + "|upper" * 2000 + " }}",
+        "x" * 20_001,
         "{% if ",
     ],
 )
@@ -66,6 +74,47 @@ def test_attacks_and_bombs_are_refused_when_the_catalogue_loads(template: str) -
 def test_a_missing_variable_fails_instead_of_printing_nothing() -> None:
     with pytest.raises(ContentError, match="first_name"):
         render("Dear {{ customer.first_name }}")
+
+
+def test_methods_and_globals_are_never_printed() -> None:
+    for template in ("{{ customer.items }}", "{{ product.name.upper }}", "{{ lipsum }}", "{{ self }}"):
+        with pytest.raises(ContentError):
+            render(template)
+
+
+def test_a_missing_variable_gives_the_plain_variant_and_a_known_one_does_not() -> None:
+    catalog = Catalog(
+        "EUR", "UTC", (PRODUCT,), (CHANNEL,), (Content("c", "en", "Dear {{ name }}", plain="Dear {{ product }} fan"),)
+    )
+    made = Contents(catalog)
+    assert made.render(made["c"], PRODUCT, CHANNEL, {"name": "Ada"}) == "Dear Ada"
+    assert made.render(made["c"], PRODUCT, CHANNEL, {}) == "Dear Gold card fan"
+
+
+def test_a_plain_variant_that_needs_the_customer_is_refused() -> None:
+    content = Content("c", "en", "Dear {{ name }}", plain="Dear {{ customer.nick }}")
+    assert "plain variant" in Contents(Catalog("EUR", "UTC", (PRODUCT,), (CHANNEL,), (content,))).refused["c"]
+
+
+def test_what_templates_print_is_escaped_on_a_channel_of_html_and_nowhere_else() -> None:
+    html = Channel("email", "E-mail <b>", format="html")
+    content = Content("c", "en", "<p>{{ name }} {{ channel }} {{ nick | default('&') }}</p>")
+    made = Contents(Catalog("EUR", "UTC", (PRODUCT,), (html, CHANNEL), (content,)))
+    name = {"name": "<script>'\"&"}
+    text = made.render(content, PRODUCT, html, name)
+    assert text == "<p>&lt;script&gt;&#39;&#34;&amp; E-mail &lt;b&gt; &amp;</p>"
+    assert made.render(content, PRODUCT, CHANNEL, name) == "<p><script>'\"& SMS &</p>"
+
+
+def test_an_sms_is_measured_in_segments_so_other_alphabets_have_less_room() -> None:
+    sms = Channel("sms", "SMS", max_length=160, format="sms")
+    for text in ("x" * 160, "中" * 70):
+        made = contents(text)
+        assert made.render(made["c0"], PRODUCT, sms, {}) == text
+    for text in ("x" * 161, "中" * 71, "€" * 81):
+        made = contents(text)
+        with pytest.raises(ContentError, match="2 SMS segments; sms takes 1"):
+            made.render(made["c0"], PRODUCT, sms, {})
 
 
 def test_a_text_longer_than_its_channel_fails() -> None:

@@ -65,7 +65,8 @@ def test_the_best_action_is_the_highest_expected_value(world: World) -> None:
     decision = world.with_models(policy=GREEDY).decide(world.ask(), "1")
     assert decision.action is not None
     assert (decision.action.product_id, decision.action.channel) == ("loan", "push")
-    assert decision.value == pytest.approx(0.01 * 0.5 * 400 - 0.1)
+    fatigue, disturbance = 0.002 * 0.05 * 250, 0.0001 * 250  # 250: the mean margin
+    assert decision.value == pytest.approx(0.01 * 0.5 * 400 * 1.1 - 0.1 - fatigue - disturbance)
     assert decision.fallback_channels == ("email",)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,34 @@ def test_when_its_parent_is_killed_a_process_stops_by_itself_and_nothing_is_left
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_several_workers_are_refused_with_the_reason(settings: Settings) -> None:
-    with pytest.raises(InputError, match="PostgreSQL"):
-        Server(settings, workers=2)
+@pytest.mark.parametrize(("workers", "reason"), [(2, "PostgreSQL"), (0, r"1\.\.64"), (65, r"1\.\.64")])
+def test_several_workers_without_a_ledger_to_share_are_refused_with_the_reason(
+    settings: Settings, workers: int, reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        Server(settings, workers=workers)
+
+
+def test_two_workers_share_a_ledger_on_postgres(
+    settings: Settings, postgres_url: str, postgres_server: Any, tmp_path: Path
+) -> None:
+    shared = replace(settings, ledger_url=postgres_url)
+    with Server(shared, port=free_port(), workers=2, output=tmp_path / "log") as running:
+        running.wait_ready(60)
+        # One ready worker answers for the server; the other is ready when it is connected too.
+        connected = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'nextbest'"
+        until = time.monotonic() + 60
+        while int(postgres_server.ask(postgres_url, connected)) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        answers = [call(running, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF}) for _ in range(20)]
+        assert {status for status, _, _ in answers} == {200}
+        ids = [json.loads(raw)["decision_id"] for _, _, raw in answers]
+        for decision_id in ids:  # whichever worker answers
+            assert call(running, "GET", f"/v1/decisions/{decision_id}")[0] == 200
+        family = psutil.Process(running.pid).children(recursive=True)
+    assert postgres_server.ask(postgres_url, "SELECT count(*) FROM nextbest.decisions") == "20"
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
 
 
 def test_a_home_without_features_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from features.errors import InputError
-from serving.policy import Policy, draw
+from serving.policy import METHODS, Policy, draw, greedy
 
 VALUES = np.array([3.0, 2.5, 0.0, -1.0, 2.9])
 
@@ -79,3 +81,76 @@ def test_a_value_that_is_not_finite_is_never_turned_into_a_probability() -> None
 def test_impossible_settings_are_refused(temperature: float, epsilon: float) -> None:
     with pytest.raises(InputError):
         Policy(temperature, epsilon)
+
+
+BUDGETS = st.one_of(st.just(0.0), st.floats(0, 1e9), st.just(np.inf))
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30),
+    st.sampled_from(METHODS),
+    st.floats(0, 1),
+    st.floats(1e-3, 1e6),
+    BUDGETS,
+)
+def test_exploring_never_costs_more_than_its_budget_and_an_explored_action_keeps_the_floor(
+    values: list[float], method: str, epsilon: float, gamma: float, budget: float
+) -> None:
+    policy = Policy(0.3, epsilon, method, gamma, budget)
+    found = np.array(values)
+    propensities = policy.propensities(found)
+    loss = float(propensities @ (found.max() - found))
+    assert loss <= budget + 1e-9 * max(1.0, np.ptp(found))
+    assert propensities.sum() == pytest.approx(1)
+    assert (propensities >= 0).all()
+    explored = propensities[(propensities > 0) & (found < found.max())]
+    assert (explored >= policy.floor(len(found)) * (1 - 1e-9)).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_is_spent_to_the_last_cent_where_exploring_would_cost_more(method: str) -> None:
+    free = Policy(0.5, 0.1, method, gamma=2.0)
+    gap = VALUES.max() - VALUES
+    cost = float(free.propensities(VALUES) @ gap)
+    for budget in (0.2 * cost, 0.5 * cost, 0.99 * cost):
+        spent = float(replace(free, loss_budget=budget).propensities(VALUES) @ gap)
+        assert spent == pytest.approx(budget)
+    assert replace(free, loss_budget=2 * cost).propensities(VALUES) == pytest.approx(free.propensities(VALUES))
+
+
+def test_a_budget_too_small_for_every_floor_gives_up_the_worst_actions_first() -> None:
+    propensities = Policy(0.5, 0.5, loss_budget=0.2).propensities(VALUES)
+    assert (propensities > 0).tolist() == [True, True, False, False, True]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_any_budget_nothing_but_the_best_is_chosen(method: str) -> None:
+    assert Policy(0.5, 0.5, method, loss_budget=0.0).propensities(VALUES).tolist() == [1, 0, 0, 0, 0]
+
+
+def test_squarecb_weighs_by_the_inverse_gap() -> None:
+    gamma, gain = 7.0, 3.0
+    propensities = Policy(epsilon=0.0, method="squarecb", gamma=gamma).propensities(VALUES)
+    others = [1 / (5 + gamma * gap / gain) for gap in (0.5, 3.0, 4.0, 0.1)]
+    assert propensities == pytest.approx([1 - sum(others), *others])
+
+
+def test_squarecb_draws_are_as_often_as_its_propensities_say() -> None:
+    propensities = Policy(epsilon=0.1, method="squarecb", gamma=5.0, loss_budget=0.8).propensities(VALUES)
+    draws = [draw(propensities, uuid.UUID(int=number).hex) for number in range(100_000)]
+    seen = np.bincount(draws, minlength=len(VALUES))
+    possible = propensities > 0
+    assert seen[~possible].sum() == 0
+    assert chisquare(seen[possible], propensities[possible] * len(draws)).pvalue > 1e-3
+
+
+def test_the_greedy_choice_is_shared_by_equals() -> None:
+    assert greedy(np.array([1.0, 3.0, 3.0])).tolist() == [0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"method": "ucb"}, {"gamma": 0.0}, {"gamma": np.inf}, {"loss_budget": -1.0}, {"loss_budget": np.nan}]
+)
+def test_impossible_ways_of_exploring_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        Policy(**wrong)

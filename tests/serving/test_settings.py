@@ -11,7 +11,15 @@ from serving.settings import Settings
 
 
 def test_settings_survive_the_environment() -> None:
-    settings = Settings(Path("/srv/home"), "sqlite:////srv/mlflow.db", "7", "challenger", 0.25, 0.125)
+    settings = Settings(
+        Path("/srv/home"),
+        "sqlite:////srv/mlflow.db",
+        product_model="7",
+        channel_model="challenger",
+        temperature=0.25,
+        epsilon=0.125,
+        ledger_url="postgresql://h/b",
+    )
     assert Settings.from_environment(settings.to_environment(), Path("/elsewhere")) == settings
 
 
@@ -24,3 +32,10 @@ def test_an_empty_environment_gives_the_documented_defaults(tmp_path: Path) -> N
 def test_a_wrong_number_names_its_variable() -> None:
     with pytest.raises(InputError, match="NEXTBEST_EPSILON"):
         Settings.from_environment({"NEXTBEST_EPSILON": "a lot"}, Path())
+
+
+def test_a_wrong_ledger_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InputError, match="NEXTBEST_LEDGER_URL") as caught:
+        Settings.from_environment({"NEXTBEST_LEDGER_URL": "mysql://nextbest:secret@host/bank"}, Path())
+    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(Settings(Path(), "", ledger_url="postgresql://nextbest:secret@host/bank"))

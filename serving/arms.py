@@ -1,0 +1,131 @@
+"""Experiments: who decides for a customer, for a whole period, and what each of them would do with which probability.
+
+    agent               the models and the policy
+    random              every feasible action alike, no contact among them
+    business_as_usual   the product most often taken up, through the cheapest channel; no model is asked
+    holdout             no contact
+
+A customer's arm is SHA-256 of salt|customer|period, so it sticks for the period, needs no table, and is the same on
+every machine. The *propensity of a decision* is that of the whole policy, the lottery of arms included:
+
+    propensity(a) = Σ over arms of share(arm) · P(a | arm)
+
+and this is what the timeline logs and what off-policy estimates divide by. `P(a | arm)` of the arm that decided is kept
+beside it. Two draws of one customer in one period share their arm: estimate intervals by customer, not by decision.
+
+A product may have a control group of its own (`Arms.products`), and a new one is let out slowly (`Maturity`). Both are
+hash-assigned rules of who may be offered what, so propensities are given them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from features.arbitration import ARMS, Arms, Maturity
+from features.schema import Float64
+from serving.candidates import Offer
+from serving.decision import Reason, Removed
+from serving.policy import uniform
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+AGENT = Arms()
+"""No experiment."""
+
+_WHY = {
+    "random": "the random arm decides for this customer in this period: every feasible action alike",
+    "business_as_usual": "business as usual decides for this customer in this period",
+    "holdout": "the customer is in the holdout of this period: no marketing contact",
+}
+
+
+def period(arms: Arms, at: datetime) -> int:
+    """The number of the period that `at` lies in, counted from 1970."""
+    return (at - EPOCH) // timedelta(days=arms.period_days)
+
+
+def arm_of(arms: Arms, customer_id: str, at: datetime) -> str:
+    """The arm that decides for the customer in the period of `at`."""
+    lot = uniform(f"{arms.salt}|{customer_id}|{period(arms, at)}")
+    drawn = "agent"
+    reached = 0.0
+    for arm in ARMS:
+        share = arms.shares.get(arm, 0.0)
+        if share > 0 and lot >= reached:
+            drawn = arm  # the last arm with a share takes what rounding leaves
+        reached += share
+    return drawn
+
+
+def why_arm(arm: str) -> tuple[Reason, ...]:
+    """The reason of a decision that the agent did not take."""
+    return (Reason(f"arm_{arm}", _WHY[arm]),)
+
+
+@dataclass(frozen=True)
+class Lottery:
+    """What each arm would do. by_arm: arm → float64 [K]; the last of the K actions is no contact."""
+
+    arms: Arms
+    by_arm: Mapping[str, Float64]
+
+    @property
+    def propensities(self) -> Float64:
+        """Float64 [K]: of the whole policy, the lottery of arms included."""
+        total = sum((share * self.by_arm[arm] for arm, share in self.arms.shares.items()), np.zeros(1))
+        return np.asarray(total / total.sum())
+
+
+def lottery(arms: Arms, agent: Float64, usual: int) -> Lottery:
+    """agent: float64 [K], the policy's propensities, no contact last; usual: the action of business as usual."""
+    count = len(agent)
+    places = np.arange(count)
+    return Lottery(
+        arms,
+        {
+            "agent": agent,
+            "random": np.full(count, 1.0 / count),
+            "business_as_usual": (places == usual).astype(np.float64),
+            "holdout": (places == count - 1).astype(np.float64),
+        },
+    )
+
+
+def business_as_usual(found: Sequence[Offer], take_ups: Float64 | None, costs: Float64) -> int:
+    """Position of the most taken-up product (catalogue order where nothing is counted) through the cheapest channel,
+    first channel and first content where several are; len(found), which is no contact, where nothing can be offered."""
+    counted = take_ups if take_ups is not None else np.zeros(1 + max((offer.product for offer in found), default=0))
+    order = [(-counted[offer.product], offer.product, costs[offer.channel], place) for place, offer in enumerate(found)]
+    return min(order)[-1] if order else 0
+
+
+def withheld(
+    arms: Arms,
+    maturity: Maturity | None,
+    take_ups: Float64 | None,
+    product_ids: Sequence[str],
+    customer_id: str,
+    at: datetime,
+) -> dict[str, Removed]:
+    """Products that this customer is not offered now: control groups and new products on their ramp."""
+    found: dict[str, Removed] = {}
+    for place, product in enumerate(product_ids):
+        share = arms.products.get(product, 0.0)
+        if uniform(f"{arms.salt}|{product}|{customer_id}|{period(arms, at)}") < share:
+            reason = "the customer is in this product's control group of this period"
+            found[product] = Removed("product", product, "product_holdout", reason)
+        elif maturity is not None and take_ups is not None:
+            out = released(maturity, float(take_ups[place]))
+            if uniform(f"maturity|{product}|{customer_id}") >= out:
+                reason = f"a new product, offered to {out:.0%} of customers so far"
+                found[product] = Removed("product", product, "maturing", reason)
+    return found
+
+
+def released(maturity: Maturity, take_ups: float) -> float:
+    """Share of customers that a product with so many take-ups is offered to: a line from `least_share` up to 1."""
+    grown = min(take_ups / maturity.mature_at, 1.0)
+    return maturity.least_share + (1.0 - maturity.least_share) * grown

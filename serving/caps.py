@@ -1,0 +1,72 @@
+"""Contact caps: how often a customer may be contacted, counted over the contacts that the ledger knows.
+
+The rules say which caps hold for a decision; the ledger counts and reserves in one transaction. What counts is written
+here once, for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from features.columns import Purpose
+
+Scope = Literal["overall", "channel", "product", "group"]
+
+
+@dataclass(frozen=True)
+class Contact:
+    """One contact with a customer, made or reserved; times in microseconds since 1970 UTC."""
+
+    customer_id: str
+    at_us: int
+    channel: str
+    product_id: str | None
+    group: str | None
+    """The product's group."""
+    purpose: str
+    decision_id: str
+    """Names the contact for ever; the event id where a contact was made without a decision of ours."""
+    expires_us: int | None
+    """A reservation lapses if nothing was sent by then; None: sent."""
+
+    def live(self, now_us: int) -> bool:
+        """Whether it counts: sent, or reserved and not lapsed."""
+        return self.expires_us is None or self.expires_us > now_us
+
+
+@dataclass(frozen=True)
+class Cap:
+    """At most `most` marketing contacts with `at_us > since_us`, of one channel, product or group, or overall."""
+
+    rule_id: str
+    scope: Scope
+    value: str | None
+    """The channel, product or group that the cap is for; None with the scope "overall"."""
+    since_us: int
+    most: int
+
+    def covers(self, contact: Contact) -> bool:
+        """Whether this contact uses the cap up; service and mandatory messages never do."""
+        if contact.purpose != Purpose.MARKETING or contact.at_us <= self.since_us:
+            return False
+        of_contact = {"channel": contact.channel, "product": contact.product_id, "group": contact.group}
+        return self.scope == "overall" or of_contact[self.scope] == self.value
+
+
+class CapReached(Exception):
+    """One more contact would break this cap. Nothing was written; deciding again finds another action, or none."""
+
+    def __init__(self, cap: Cap) -> None:
+        what = "contacts" if cap.scope == "overall" else f"contacts of {cap.scope} {cap.value}"
+        super().__init__(f"{cap.rule_id}: at most {cap.most} {what} in its window, and so many there are")
+        self.cap = cap
+
+
+def check(contact: Contact, caps: Sequence[Cap], live: Iterable[Contact]) -> None:
+    """Raise CapReached for the first cap with no room for one more `contact`; `live`: the customer's live contacts."""
+    present = tuple(live)
+    for cap in caps:
+        if cap.covers(contact) and sum(cap.covers(other) for other in present) >= cap.most:
+            raise CapReached(cap)

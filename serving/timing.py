@@ -1,0 +1,155 @@
+"""When a message gets through: P(delivered | sent) · P(noticed | delivered) · P(answered | noticed), by local hour.
+
+Each of the three stages has a rate per channel and hour of the week (168 slots, by the hour at which it is sent),
+smoothed by `training.fit_timing`. A customer moves these rates by their own record on the channel, in odds,
+
+    posterior = (strength · channel rate + successes) / (strength + trials)        (Beta prior worth `strength` trials)
+    odds      = slot odds · odds(posterior) / odds(channel rate) · lift ^ pull
+
+and `noticed` also by the hours at which they are active: lift = the customer's share of activity in that part of the
+day, over everybody's, shrunk alike. Without a record posterior = channel rate and lift = 1: a new customer is ranked
+by the slots of all customers.
+
+Kept as `timing.json` with the SHA-256 of it in `manifest.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from features.errors import ArtefactError
+from features.habits import PARTS, Habits
+from features.schema import Float64, Int64
+from serving.choice import verify, write_verified
+
+SLOTS = 168
+STAGES = ("delivered", "noticed", "answered")
+TIMING_FILE = "timing.json"
+
+
+def slot_of(at: datetime, zone: ZoneInfo) -> int:
+    """Hour of the local week, 0 = Monday midnight; an hour that a clock change repeats is one slot twice."""
+    local = at.astimezone(zone)
+    return local.weekday() * 24 + local.hour
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One conditional step. channels: float64 [H], slots: float64 [H, 168], all in (0, 1).
+
+    strength: how many trials of a customer's own the channel's rate is worth. pull: exponent of the hours' lift.
+    """
+
+    channels: Float64
+    slots: Float64
+    strength: float
+    pull: float = 0.0
+
+    def probability(self, channel: Int64, slot: Int64, successes: Float64, trials: Float64, lift: Float64) -> Float64:
+        """Float64 [n] of n questions."""
+        rate = self.channels[channel]
+        trials = np.maximum(trials, successes)
+        posterior = np.where(trials > 0, (self.strength * rate + successes) / (self.strength + trials), rate)
+        logit = _logit(self.slots[channel, slot]) + _logit(posterior) - _logit(rate) + self.pull * np.log(lift)
+        return np.asarray(1.0 / (1.0 + np.exp(-logit)))
+
+
+@dataclass(frozen=True)
+class TimingModel:
+    """Three stages over H channels. shares: float64 [8], everybody's activity by part of the day, summing to 1.
+
+    active: how many of a customer's own activities `shares` is worth. delays: float64 [H], seconds after sending by
+    which nine in ten of those who ever notice have done so. tried: float64 [H, 168], messages that were sent around
+    that hour of the day.
+    """
+
+    channels: tuple[str, ...]
+    time_zone: str
+    delivered: Stage
+    noticed: Stage
+    answered: Stage
+    shares: Float64
+    active: float
+    delays: Float64
+    tried: Float64
+
+    def chances(self, channel: Int64, slot: Int64, part: Int64, habits: Habits) -> Float64:
+        """Float64 [n, 3]: delivered, noticed if delivered, answered if noticed; question i is of habits' row i."""
+        mine = habits.outcomes[np.arange(len(channel)), channel]  # [n, 4]
+        delivered, failed, noticed, answered = mine.T
+        lift = self.lift(part, habits.parts)
+        even = np.ones(len(channel))
+        return np.stack(
+            [
+                self.delivered.probability(channel, slot, delivered, delivered + failed, even),
+                self.noticed.probability(channel, slot, noticed, delivered, lift),
+                self.answered.probability(channel, slot, answered, noticed, even),
+            ],
+            axis=1,
+        )
+
+    def lift(self, part: Int64, parts: Float64) -> Float64:
+        """Float64 [n]: how much more active customers with these counts [n, 8] are in that part of the day."""
+        usual = self.shares[part]
+        count = parts[np.arange(len(part)), part]
+        share = (self.active * usual + count) / (self.active + parts.sum(axis=1))
+        return np.where(parts.sum(axis=1) > 0, share / usual, 1.0)
+
+    def save(self, folder: Path) -> None:
+        """Write the model to a new `folder`, all of it or nothing."""
+        document = asdict(self)
+        text = json.dumps(document, default=lambda array: array.tolist(), allow_nan=False, indent=1)
+        write_verified(folder, lambda draft: (draft / TIMING_FILE).write_text(text, encoding="utf-8"))
+
+    @classmethod
+    def load(cls, folder: Path) -> TimingModel:
+        """Load a saved model; ArtefactError when it is missing, damaged or makes no sense."""
+        verify(folder)
+        try:
+            return _checked(json.loads((folder / TIMING_FILE).read_text(encoding="utf-8")))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"{folder} is not a timing model that this version reads: {error!r}; train again"
+            ) from error
+
+
+def _checked(raw: Mapping[str, Any]) -> TimingModel:
+    channels = tuple(str(name) for name in raw["channels"])
+    stages = {}
+    for name in STAGES:
+        stage = raw[name]
+        of_channel, slots = np.array(stage["channels"], np.float64), np.array(stage["slots"], np.float64)
+        if of_channel.shape != (len(channels),) or slots.shape != (len(channels), SLOTS):
+            raise ValueError(f"{name} has rates of shapes {of_channel.shape} and {slots.shape}")
+        if not all(((rates > 0) & (rates < 1)).all() for rates in (of_channel, slots)):
+            raise ValueError(f"{name} has a rate outside (0, 1)")
+        stages[name] = Stage(of_channel, slots, _positive(stage["strength"]), float(stage["pull"]))
+    shares, delays = np.array(raw["shares"], np.float64), np.array(raw["delays"], np.float64)
+    if shares.shape != (PARTS,) or not (shares > 0).all() or not np.isclose(shares.sum(), 1.0):
+        raise ValueError("shares must be positive and sum to 1")
+    if delays.shape != (len(channels),) or not (np.isfinite(delays) & (delays > 0)).all():
+        raise ValueError("delays must be positive, one per channel")
+    tried = np.array(raw["tried"], np.float64)
+    if tried.shape != (len(channels), SLOTS) or not (np.isfinite(tried) & (tried >= 0)).all():
+        raise ValueError("tried must be counts, one per channel and slot")
+    zone, active = str(ZoneInfo(raw["time_zone"])), _positive(raw["active"])
+    return TimingModel(channels, zone, **stages, shares=shares, active=active, delays=delays, tried=tried)
+
+
+def _positive(number: object) -> float:
+    value = float(number)  # type: ignore[arg-type]  # anything float() refuses is an error of the file
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"a strength must be a finite number above 0, however it is {value}")
+    return value
+
+
+def _logit(probability: Float64) -> Float64:
+    return np.asarray(np.log(probability) - np.log1p(-probability))

@@ -1,0 +1,151 @@
+"""A training run of send-time, top to bottom: attempts, split by time, strengths, test, fit again on all, register."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from features.errors import InputError
+from features.habits import Habits
+from features.progress import SILENT, Progress
+from serving.registry import TIMING_MODEL
+from serving.timing import STAGES, TimingModel
+from training import metrics
+from training.attempts import Attempts, attempts
+from training.bootstrap import intervals
+from training.fit_timing import DECLARED, chances, choose, fit, log_losses, outcome
+from training.labels import DAY, as_times, cut, last_fact, micros
+from training.plan import RESPONSE_DAYS
+from training.split import by_time
+from training.track import MODEL_FOLDER, Tracking
+from training.train import Trained, keep
+
+if TYPE_CHECKING:
+    from features.home import Build
+
+FAMILY = "smoothed-rates"
+LEAST_ATTEMPTS = 200
+"""Fewer are not split: nothing could be told from the parts."""
+
+
+def train_timing(
+    build: Build,
+    tracking: Tracking,
+    tags: Mapping[str, str],
+    until: datetime | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Trained:
+    """Fit, judge and register the timing model. Raises ModelNotPossible before anything is written."""
+    started = time.perf_counter()
+    catalog = build.catalog
+    with progress.step("choose the messages"):
+        end = last_fact(build.bank) if until is None else min(last_fact(build.bank), micros(until))
+        learned = attempts(cut(build.bank, end), end, int(RESPONSE_DAYS * DAY))
+        parts = split(learned)
+    strengths = DECLARED
+    found: dict[str, float] = {}
+    families: dict[str, dict[str, float]] = {}
+    notes: tuple[str, ...] = ()
+    if parts is None:
+        notes = (f"{len(learned)} messages are too few to choose strengths and to test by: the declared ones are used",)
+    else:
+        train, valid, test = parts
+        with progress.step("choose how far to smooth"):
+            strengths = choose(train, valid, catalog.channel_ids, catalog.time_zone)
+        judged = fit(train, catalog.channel_ids, catalog.time_zone, strengths)
+        found, families = judge(judged, train, test, seed)
+
+    model = fit(learned, catalog.channel_ids, catalog.time_zone, strengths)
+    experiment = tracking.experiment(TIMING_MODEL)
+    tracking.mark_killed(experiment)
+    sizes = {name: len(part) for name, part in zip(("train", "valid", "test"), parts or (), strict=False)}
+    with tracking.run(experiment, TIMING_MODEL, tags) as run:
+        run.params(
+            {
+                **asdict(strengths),
+                "until": as_times(np.array([end]))[0].isoformat(),
+                "horizon_days": RESPONSE_DAYS,
+                "seed": seed,
+            }
+        )
+        run.tags({"nextbest.data": build.bank.fingerprint, "nextbest.features": build.fingerprint})
+        run.data(build.bank_folder.parent.name, build.bank.fingerprint, str(build.bank_folder), "training")
+        keep(run, {MODEL_FOLDER: model})
+        if found:
+            run.metrics(found)
+        version = tracking.register(TIMING_MODEL, run, prior=False)
+    seconds = time.perf_counter() - started
+    return Trained(
+        TIMING_MODEL,
+        FAMILY,
+        "the only family",
+        version,
+        run.id,
+        sizes | {"all": len(learned)},
+        found,
+        families,
+        notes,
+        seconds,
+    )
+
+
+def split(learned: Attempts) -> tuple[Attempts, Attempts, Attempts] | None:
+    """Train, valid and test, by time with an embargo; None where there is too little for three parts."""
+    if len(learned) < LEAST_ATTEMPTS:
+        return None
+    try:
+        found = by_time(learned.sent, learned.closes, np.full(len(learned), "message", dtype=object))
+    except InputError:
+        return None
+    train, valid, test = (learned.take(index) for index in (found.train, found.valid, found.test))
+    return (train, valid, test) if train.noticed.any() and valid.noticed.any() else None
+
+
+def judge(
+    model: TimingModel, train: Attempts, test: Attempts, seed: int
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Log-losses on test: of each stage for the run, of `noticed` by way of foretelling for people.
+
+    Against a constant (the rate of train), the rate of the channel, and the channel's hours without the customer.
+    """
+    foretold = chances(model, test)
+    nobody = Habits.none(len(test), len(model.channels))
+    found: dict[str, float] = {}
+    families: dict[str, dict[str, float]] = {}
+    for place, name in enumerate(STAGES):
+        asked, success = outcome(test, name)
+        learned, taken = outcome(train, name)
+        if not asked.any() or not learned.any():
+            continue
+        rate = (taken[learned].sum() + 1.0) / (learned.sum() + 2.0)
+        ways = {
+            FAMILY: foretold[:, place],
+            "by hour": model.chances(test.channel, test.slot, test.part, nobody)[:, place],
+            "by channel": getattr(model, name).channels[test.channel],
+            "constant": np.full(len(test), rate),
+        }
+        losses = {way: log_losses(chance, success)[asked] for way, chance in ways.items()}
+        gains = {way: losses[FAMILY] - loss for way, loss in losses.items() if way != FAMILY}
+        found |= {f"test/{name}_log_loss{_slug(way)}": float(loss.mean()) for way, loss in losses.items()}
+        for way, gap in intervals(gains, test.customer_id[asked], seed).items():
+            key = f"test/{name}_log_loss_minus{_slug(way)}"
+            found |= {key: gap.mean, f"{key}_low": gap.low, f"{key}_high": gap.high}
+        if name == "noticed":
+            families = {
+                way: {
+                    metrics.LOG_LOSS: float(losses[way].mean()),
+                    metrics.AUC: metrics.auc(chance[asked], success[asked]),
+                }
+                for way, chance in ways.items()
+            }
+    return found, families
+
+
+def _slug(way: str) -> str:
+    return "" if way == FAMILY else f"_{way.replace(' ', '_')}"
