@@ -27,13 +27,13 @@ run: $(READY)  ## simulated bank → features → models in MLflow → a served 
 	$(BIN)/nextbest run $(BANK)
 
 test: $(READY)  ## all tests that CI runs
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## formatter, linter, types, tests: before a commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 proof: $(READY)  ## what is too large for every commit: claims measured at full size
 	$(BIN)/python -m pytest -q -m proof --timeout=7200

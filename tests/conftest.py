@@ -203,3 +203,8 @@ def _another_user() -> str:
     """Someone other than root; Debian's package makes `postgres`."""
     names = {user.pw_name for user in pwd.getpwall()}
     return next(name for name in ("postgres", "nobody") if name in names)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file goes first, so that on two processes the others run beside it and nobody waits for it alone."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
