@@ -48,6 +48,7 @@ class Server:
         _check(settings, host, port, workers)
         self.url = f"http://{_bracketed(host)}:{port}"
         self._output = output
+        self._sure = 1 if workers == 1 else 20 * workers
         with ExitStack() as stack:
             sink = stack.enter_context(output.open("ab")) if output else None
             self._process = subprocess.Popen(
@@ -72,14 +73,21 @@ class Server:
         return self._process.pid
 
     def wait_ready(self, seconds: float = 120.0) -> None:
-        """Return when /readyz says yes; ServerFailed with the reasons when it ends first or is not ready in time."""
+        """Return when /readyz says yes; ServerFailed with the reasons when it ends first or is not ready in time.
+
+        Several workers share the port, and any of them may answer: then a run of answers has to say yes.
+        """
         deadline = time.monotonic() + seconds
+        yes = 0
         while True:
             if self._process.poll() is not None:
                 raise ServerFailed(f"the server ended with code {self._process.returncode}: {self._last_output()}")
             reason = _not_ready(self.url)
-            if reason is None:
+            yes = yes + 1 if reason is None else 0
+            if yes >= self._sure:
                 return
+            if reason is None:
+                continue
             if time.monotonic() > deadline:
                 raise ServerFailed(f"the server is not ready after {seconds:g} s: {reason} {self._last_output()}")
             time.sleep(0.05)

@@ -75,10 +75,22 @@ class Tracking:
             import sqlalchemy  # noqa: F401  # its import shows its own warnings again, so it comes before they are hidden
             from mlflow.tracking import MlflowClient
 
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self.client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
-                self.client.search_experiments(max_results=1)
+            def opened(address: str) -> Any:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    client = MlflowClient(tracking_uri=address, registry_uri=address)
+                    client.search_experiments(max_results=1)
+                return client
+
+            path = sqlite_path(uri)
+            if path is not None and not path.exists():
+                # A database whose making was killed cannot be opened again: it gets its name when it is whole.
+                draft = path.with_name(f"{path.name}.new")
+                draft.unlink(missing_ok=True)
+                draft.with_name(f"{draft.name}-journal").unlink(missing_ok=True)
+                opened(f"sqlite:///{draft.absolute()}")
+                os.replace(draft, path)
+            self.client: Any = opened(uri)
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, created on first use; on our SQLite backend its artefacts lie beside the database."""
