@@ -18,9 +18,10 @@ from features.catalog import Catalog
 from features.columns import Purpose
 from features.importing import Bank
 from features.schema import Bool
+from features.times import micros
 from serving.caps import Contact
 from serving.contact_policy import ContactCap
-from serving.history import Past, Response, contacts, micros, responses
+from serving.history import Past, Response, contacts, responses
 from serving.policies import Layers
 from serving.situation import Situation, Value
 

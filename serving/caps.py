@@ -31,10 +31,6 @@ class Contact:
     expires_us: int | None
     """A reservation lapses if nothing was sent by then; None: sent."""
 
-    def live(self, now_us: int) -> bool:
-        """Whether it counts: sent, or reserved and not lapsed."""
-        return self.expires_us is None or self.expires_us > now_us
-
 
 @dataclass(frozen=True)
 class Cap:

@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 
 from features.columns import Purpose
 from features.policies import Calendar, CapRule, Scope, SuppressionRule
+from features.times import micros
 from serving.caps import Cap
-from serving.history import Response, micros
+from serving.history import Response
 from serving.situation import Situation
 
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}

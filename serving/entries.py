@@ -5,13 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
 import orjson
 
 from features.columns import Kind
+from features.times import micros
 from serving.caps import Cap, Contact
 from serving.decision import Decision
 from serving.errors import KeyReused
@@ -66,12 +67,6 @@ def chunks(contacts: Iterable[Contact]) -> Iterator[list[tuple[Any, ...]]]:
     rest = iter(contacts)
     while chunk := list(islice(rest, SEEDED_AT_ONCE)):
         yield [astuple(contact) for contact in sorted(chunk, key=lambda contact: contact.decision_id)]
-
-
-def micros(time: datetime) -> int:
-    """Microseconds since 1970 UTC, exactly: a float of seconds cannot hold them."""
-    since = time.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _decided(decision: Decision, recorded_us: int) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from features.catalog import Catalog
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Kind, Purpose, Table
 from features.importing import Bank
 from features.policy_file import NEGATIVE
+from features.times import micros
 from serving.caps import Contact
 
 
@@ -131,12 +132,6 @@ def contacts(bank: Bank) -> Iterator[Contact]:
 def groups_of(catalog: Catalog) -> dict[str, str | None]:
     """The group of each product."""
     return {product.id: product.group for product in catalog.products}
-
-
-def micros(time: datetime) -> int:
-    """Microseconds since 1970 UTC, exactly: a float of seconds cannot hold them."""
-    since = time.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _lines(table: pa.Table, *columns: str) -> Iterator[tuple[Any, ...]]:

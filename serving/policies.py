@@ -27,11 +27,11 @@ from features.policies import (
     version,
 )
 from features.policy_file import declared
+from features.times import micros
 from serving.caps import Cap, Contact
 from serving.contact_policy import ContactCap, Suppression
 from serving.decision import Removed
 from serving.eligibility import Audience, Holding, Period, Reach
-from serving.history import micros
 from serving.quiet_hours import zone_of
 from serving.schedule import deferring
 from serving.situation import Situation

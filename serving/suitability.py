@@ -8,7 +8,7 @@ from datetime import timedelta
 from features.catalog import Product
 from features.columns import Kind, Purpose
 from features.policies import AffordabilityRule, ComplaintRule
-from serving.history import micros
+from features.times import micros
 from serving.situation import Situation
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from importlib import import_module
 
 from features.errors import InputError
 from features.progress import SILENT, Progress
@@ -30,27 +30,27 @@ class Fitted:
     importance: dict[str, float] | None = None
 
 
-class Fit(Protocol):
-    def __call__(
+@dataclass(frozen=True)
+class Family:
+    """A model family. The same examples and seed give the same scorer, bit for bit.
+
+    module: its functions `fit` and `refit`; imported with its libraries when the family is used.
+    """
+
+    name: str
+    module: str
+
+    def fit(
         self, question: Question, train: Examples, valid: Examples, seed: int = 0, progress: Progress = SILENT
     ) -> Fitted:
         """Fit on `train`; `valid` (later in time) chooses when to stop."""
-        ...
+        fitted: Fitted = import_module(self.module).fit(question, train, valid, seed, progress)
+        return fitted
 
-
-class Refit(Protocol):
-    def __call__(self, question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
+    def refit(self, question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
         """Fit on `train` with the rounds and choices of `like`; needs no validation examples."""
-        ...
-
-
-@dataclass(frozen=True)
-class Family:
-    """A model family. The same examples and seed give the same scorer, bit for bit."""
-
-    name: str
-    fit: Fit
-    refit: Refit
+        fitted: Fitted = import_module(self.module).refit(question, train, like, seed)
+        return fitted
 
 
 def require_examples(question: Question, **sets: Examples) -> None:
@@ -66,50 +66,4 @@ def require_examples(question: Question, **sets: Examples) -> None:
             raise ValueError(f"{name} has m + 1 = {width} options, however {examples.available.shape[1]}")
 
 
-def _fit_prior(
-    question: Question, train: Examples, valid: Examples, seed: int = 0, progress: Progress = SILENT
-) -> Fitted:
-    from training import fit_prior
-
-    return fit_prior.fit(question, train, valid, seed, progress)
-
-
-def _refit_prior(question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
-    from training import fit_prior
-
-    return fit_prior.refit(question, train, like, seed)
-
-
-def _fit_lightgbm(
-    question: Question, train: Examples, valid: Examples, seed: int = 0, progress: Progress = SILENT
-) -> Fitted:
-    from training import fit_lightgbm
-
-    return fit_lightgbm.fit(question, train, valid, seed, progress)
-
-
-def _refit_lightgbm(question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
-    from training import fit_lightgbm
-
-    return fit_lightgbm.refit(question, train, like, seed)
-
-
-def _fit_torch(
-    question: Question, train: Examples, valid: Examples, seed: int = 0, progress: Progress = SILENT
-) -> Fitted:
-    from training import fit_torch
-
-    return fit_torch.fit(question, train, valid, seed, progress)
-
-
-def _refit_torch(question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
-    from training import fit_torch
-
-    return fit_torch.refit(question, train, like, seed)
-
-
-FAMILIES: Mapping[str, Family] = {
-    "prior": Family("prior", _fit_prior, _refit_prior),
-    "lightgbm": Family("lightgbm", _fit_lightgbm, _refit_lightgbm),
-    "torch": Family("torch", _fit_torch, _refit_torch),
-}
+FAMILIES: Mapping[str, Family] = {name: Family(name, f"training.fit_{name}") for name in ("prior", "lightgbm", "torch")}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,12 +39,6 @@ WHAT = "what"
 
 class ModelNotPossible(InputError):
     """These tables do not hold what the model learns from; the text says what is missing."""
-
-
-def micros(time: datetime) -> int:
-    """Microseconds since 1970 UTC of a time with zone, exactly (no float on the way)."""
-    delta = time - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 def as_times(at: Int64) -> pd.Series[Any]:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from features.errors import InputError
+from features.times import micros
 from serving.question import Question
 from training.dataset import Dataset
-from training.labels import DAY, cut, first_known, last_fact, micros
+from training.labels import DAY, cut, first_known, last_fact
 from training.spine import ProductSource, Spine, default_horizon, product_source, product_spine, snapshot_times
 from training.spine_channels import ChannelSource, channel_source, channel_spine
 from training.split import Split, by_customer, by_time

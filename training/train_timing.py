@@ -13,13 +13,14 @@ import numpy as np
 from features.errors import InputError
 from features.habits import Habits
 from features.progress import SILENT, Progress
+from features.times import micros
 from serving.registry import TIMING_MODEL
 from serving.timing import STAGES, TimingModel
 from training import metrics
 from training.attempts import Attempts, attempts
 from training.bootstrap import intervals
 from training.fit_timing import DECLARED, chances, choose, fit, log_losses, outcome
-from training.labels import DAY, as_times, cut, last_fact, micros
+from training.labels import DAY, as_times, cut, last_fact
 from training.plan import RESPONSE_DAYS
 from training.split import by_time
 from training.track import MODEL_FOLDER, Tracking

@@ -17,10 +17,10 @@ from features.catalog import Catalog, Channel, Product
 from features.errors import ArtefactError, InputError
 from features.packed import OnlineStates
 from features.schema import Bool, Float64, Rows, RowSchema, States
+from features.times import micros
 from serving.campaign import Campaign, Terms, Worths, plan_campaign
 from serving.campaign_rules import CampaignRules
 from serving.caps import Contact
-from serving.history import micros
 from serving.opening import campaign_prices
 from serving.policies import Layers
 from serving.policy import Policy

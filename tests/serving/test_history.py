@@ -11,8 +11,9 @@ from features.catalog import Catalog, Channel, Product
 from features.columns import Table
 from features.importing import Bank, make_bank
 from features.tables import arrow_schema
+from features.times import micros
 from serving.caps import Contact
-from serving.history import Past, Remembered, Response, contacts, micros, responses
+from serving.history import Past, Remembered, Response, contacts, responses
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 CATALOG = Catalog(

@@ -11,12 +11,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from features.columns import Purpose
+from features.times import micros
 from serving.caps import CapReached, Contact, check
 from serving.contact_policy import period_start
 from serving.decide import Decider
 from serving.decision import Decision
 from serving.errors import LedgerUnavailable
-from serving.history import Past, RecordedPast, Response, micros
+from serving.history import Past, RecordedPast, Response
 from serving.policy import Policy
 from serving.schedule import Scheduler
 

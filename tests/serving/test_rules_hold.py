@@ -23,12 +23,13 @@ from features.catalog import Catalog, Channel, Product
 from features.catalog_file import check_policy_attributes, parse_catalog
 from features.packing import unknown
 from features.schema import Attribute, Float64, Rows, RowSchema, State, States
+from features.times import micros
 from features.views import views
 from serving.caps import Contact, check
 from serving.content import Contents
 from serving.decide import Decider
 from serving.decision import Ask, Decision
-from serving.history import Past, Remembered, Response, micros
+from serving.history import Past, Remembered, Response
 from serving.policy import Policy
 from serving.schedule import Scheduler
 from serving.scoring import Panel
@@ -107,7 +108,8 @@ class Remembering:
     made: list[Contact]
 
     def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
-        return tuple(contact for contact in self.made if contact.at_us > since_us and contact.live(now_us))
+        live = (one for one in self.made if one.expires_us is None or one.expires_us > now_us)
+        return tuple(contact for contact in live if contact.at_us > since_us)
 
 
 @dataclass(frozen=True)

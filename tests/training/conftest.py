@@ -15,7 +15,8 @@ from features.catalog import Catalog, Channel, Product
 from features.columns import Table
 from features.importing import Bank, make_bank
 from features.tables import arrow_schema
-from training.labels import DAY, micros
+from features.times import micros
+from training.labels import DAY
 
 ZERO = datetime(2024, 1, 1, tzinfo=UTC)
 
