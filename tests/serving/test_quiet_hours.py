@@ -71,6 +71,22 @@ def test_no_send_inside_quiet_hours_and_none_dropped_in_any_zone_at_any_hour_of_
             assert np.array_equal(late, expected[asked]), names
 
 
+@pytest.mark.proof
+@pytest.mark.timeout(3600)
+def test_every_single_hour_of_the_year_in_every_zone() -> None:
+    """The same at full size: nothing is left out, neither names of one zone nor hours of one night."""
+    asked = 0
+    for name in sorted(available_timezones()):
+        zone, offset = ZoneInfo(name), offsets(name)
+        for quiet in (NIGHT, NOON):
+            expected = first_allowed(offset, quiet)
+            for hour in range(HOURS):
+                found = next_allowed(START + timedelta(hours=hour), zone, quiet) - START
+                assert found == timedelta(minutes=int(expected[hour])), (name, hour, quiet)
+            asked += HOURS
+    print(f"{asked:,} messages: none inside quiet hours, none dropped")
+
+
 @pytest.mark.parametrize(
     ("zone", "at", "quiet", "expected"),
     [
