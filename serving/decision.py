@@ -207,6 +207,7 @@ class Decision:
                 "channel": candidate.action and candidate.action.channel,
                 "content_id": candidate.action and candidate.action.content_id,
                 "value": candidate.value,
+                "factors": None if candidate.factors is None else dict(candidate.factors),
                 "propensity": propensity,
             }
             for candidate, propensity in zip(self.candidates, self.propensities, strict=True)

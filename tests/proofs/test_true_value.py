@@ -39,7 +39,7 @@ from serving.decide import Decider
 from serving.decision import Action, Ask, Decision
 from serving.opening import open_serving
 from serving.policy import Policy
-from serving.sensitivity import sensitivity
+from serving.sensitivity import recorded_factors, sensitivity
 from serving.settings import Settings
 from training.plan import Order
 from training.track import Tracking
@@ -217,7 +217,7 @@ def played(world: World, seed: int) -> dict[str, float]:
     outcomes["best product by value, then best channel"] = group.two_steps(by_value=True)
     outcomes["best product by probability, then best channel"] = group.two_steps(by_value=False)
     outcomes["oracle, as they come"] = group.oracle_in_order()
-    print(f"bank {seed}: {sensitivity(group.decisions)}")
+    print(f"bank {seed}: {sensitivity(recorded_factors(decision.record()) for decision in group.decisions)}")
     values = {name: value for name, (value, _) in outcomes.items()} | {"oracle": group.oracle()}
     return values | {f"contacts: {name}": 1_000.0 * count / GROUP for name, (_, count) in outcomes.items()}
 

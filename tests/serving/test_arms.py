@@ -15,7 +15,7 @@ from serving.arms import arm_of, period, withheld
 from serving.decide import Decider
 from serving.decision import Decision
 from serving.policy import Policy
-from serving.sensitivity import sensitivity
+from serving.sensitivity import recorded_factors, sensitivity
 
 if TYPE_CHECKING:
     from conftest import World
@@ -157,8 +157,8 @@ def test_a_new_product_is_let_out_on_a_ramp_that_never_takes_it_back(world: Worl
 def test_sensitivity_counts_the_winners_that_change_when_a_factor_is_dropped(world: World) -> None:
     # The loan wins by its margin alone: the card is likelier. E-mail wins by working better alone: push is cheaper.
     decisions = [world.with_models((0.02, 0.01), (0.25, 0.5, 0.1)).decide(world.ask(), f"{n}") for n in range(3)]
-    found = sensitivity(decisions)
+    found = sensitivity(recorded_factors(decision.record()) for decision in decisions)
     assert found.decisions == 3
     changed = {factor: share for factor, share in found.changed.items() if share}
     assert changed == {"value": 1.0, "channel": 1.0}
-    assert sensitivity([world.with_models().decide(world.ask("silent"), "1")]).changed == {}
+    assert sensitivity([recorded_factors(world.with_models().decide(world.ask("silent"), "1").record())]).changed == {}

@@ -25,6 +25,7 @@ from serving.policy import Policy
 from serving.recorded import NotReadable, pack, unpack
 from serving.replay import replay
 from serving.route import decision_for
+from serving.value import Factors
 
 if TYPE_CHECKING:
     from conftest import World
@@ -196,6 +197,16 @@ def test_the_account_shows_every_view_with_its_age_and_what_it_said(world: World
     assert profile["age_seconds"] == decision.ask.as_of.timestamp() - profile["at"] > 0
     assert shown["holdings"]["age_seconds"] is None
     assert datetime.fromtimestamp(profile["at"], decision.ask.as_of.tzinfo).isoformat() == "2024-01-01T00:00:00+00:00"
+
+
+def test_the_account_shows_what_the_value_of_every_action_is_made_of(world: World) -> None:
+    decision = world.decider.decide(world.ask(), "1" * 32)
+    document = account(recorded(decision), world.decider)
+    actions = [candidate for candidate in document["candidates"] if candidate["channel"] is not None]
+    again = world.decider.worth.total(Factors.stack([candidate["factors"] for candidate in actions]))
+    assert len(actions) > 1
+    assert again.tolist() == [candidate["value"] for candidate in actions]
+    assert document["candidates"][-1]["factors"] is None, "no contact is worth 0 by definition"
 
 
 def test_the_account_names_the_runner_up_and_the_least_change_of_value_that_makes_it_the_best(world: World) -> None:
