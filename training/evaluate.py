@@ -10,7 +10,9 @@ import numpy as np
 from features.schema import Float64, Texts
 from training import metrics
 from training.bootstrap import Interval, paired
+from training.breadth import breadth
 from training.dataset import Dataset
+from training.targeting import targeting
 
 PRIOR = "prior"
 POPULARITY = "popularity"
@@ -63,7 +65,9 @@ def judge(probabilities: Float64, data: Dataset) -> Judged:
     values |= {metrics.AUC: metrics.auc(scores, happened), **metrics.calibration_gaps(scores, happened)}
     shown = for_probability[:, None] & data.available
     values[metrics.AUC_BY_CANDIDATE] = metrics.auc_by_candidate(probabilities, shown, spine.taken)
-    values[metrics.COVERAGE] = metrics.coverage(probabilities[for_ranking], data.available[for_ranking])
+    popularity = spine.taken.sum(axis=0) / max(int(spine.taken.sum()), 1)
+    values |= targeting(scores, happened)
+    values |= breadth(probabilities[for_ranking], data.available[for_ranking], popularity)
     return Judged(values, per_row)
 
 

@@ -16,6 +16,7 @@ from features.schema import Bool, Float64
 from serving.choice import ranks
 
 PerRow: TypeAlias = Mapping[str, Float64]
+Counts: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int_]]"
 SMALLEST = 1e-15
 """Probabilities are kept this far from 0 and 1 before logarithms."""
 BINS = 10
@@ -24,6 +25,9 @@ HR_AT_1 = "hr_at_1"
 HR_AT_3 = "hr_at_3"
 MAP_AT_7 = "map_at_7"
 NDCG_AT_3 = "ndcg_at_3"
+NDCG_AT_7 = "ndcg_at_7"
+RECALL_AT_3 = "recall_at_3"
+RECALL_AT_7 = "recall_at_7"
 MRR = "mrr"
 LOG_LOSS = "log_loss"
 BRIER = "brier"
@@ -31,39 +35,46 @@ AUC = "auc"
 AUC_BY_CANDIDATE = "auc_by_candidate"
 ECE = "ece"
 WORST_GAP = "worst_calibration_gap"
-COVERAGE = "coverage"
-RANKING = (HR_AT_1, HR_AT_3, MAP_AT_7, NDCG_AT_3, MRR)
+RANKING = (HR_AT_1, HR_AT_3, MAP_AT_7, NDCG_AT_3, NDCG_AT_7, RECALL_AT_3, RECALL_AT_7, MRR)
 LOWER_IS_BETTER = frozenset({LOG_LOSS, BRIER, ECE, WORST_GAP})
 
 
 def ranking(probabilities: Float64, available: Bool, taken: Bool) -> dict[str, Float64]:
-    """HR@1, HR@3, MAP@7, NDCG@3 and MRR per row.
+    """HR@1, HR@3, MAP@7, NDCG and recall at 3 and 7, and MRR per row.
 
     probabilities: [n, m]. available, taken: bool [n, m]. Ties are broken in candidate order, as they are when served.
 
     HR@k: is one of the taken among the first k. MAP@k: mean over the taken of the precision at their rank, up to rank
-    k, divided by min(k, taken). NDCG@k: gains 1, discounts 1 / log2(1 + rank), over the best possible (Järvelin and
-    Kekäläinen 2002). MRR: 1 / rank of the first taken.
+    k, divided by min(k, taken). Recall@k: share of the taken among the first k. NDCG@k: gains 1, discounts
+    1 / log2(1 + rank), over the best possible (Järvelin and Kekäläinen 2002). MRR: 1 / rank of the first taken.
     """
     place = ranks(probabilities, available).astype(np.float64)  # [n, m], 0 = absent
     hit = taken & available & (place > 0)
     wanted = (taken & available).sum(axis=1)
     first = np.where(hit, place, np.inf).min(axis=1, initial=np.inf)
-    best_places = np.arange(1, 4)[None, :] <= wanted[:, None]  # [n, 3]
-    ideal = (best_places / np.log2(1 + np.arange(1, 4))[None, :]).sum(axis=1)
-    gained = np.where(hit & (place <= 3), 1 / np.log2(1 + np.maximum(place, 1)), 0.0).sum(axis=1)
     judged = wanted > 0
     per_row = {
         HR_AT_1: (first <= 1).astype(np.float64),
         HR_AT_3: (first <= 3).astype(np.float64),
         MAP_AT_7: _average_precision(place, hit, wanted, 7),
-        NDCG_AT_3: np.divide(gained, ideal, out=np.zeros(len(place)), where=judged),
+        NDCG_AT_3: _ndcg(place, hit, wanted, 3),
+        NDCG_AT_7: _ndcg(place, hit, wanted, 7),
+        RECALL_AT_3: (hit & (place <= 3)).sum(axis=1) / np.maximum(wanted, 1),
+        RECALL_AT_7: (hit & (place <= 7)).sum(axis=1) / np.maximum(wanted, 1),
         MRR: 1 / first,
     }
     return {name: np.where(judged, values, np.nan) for name, values in per_row.items()}
 
 
-def _average_precision(place: Float64, hit: Bool, wanted: np.ndarray[tuple[int], np.dtype[np.int_]], k: int) -> Float64:
+def _ndcg(place: Float64, hit: Bool, wanted: Counts, k: int) -> Float64:
+    """float64 [n]: discounted gain of the hits at rank <= k over that of the best order; 0 where nothing was taken."""
+    best_places = np.arange(1, k + 1)[None, :] <= wanted[:, None]  # [n, k]
+    ideal = (best_places / np.log2(1 + np.arange(1, k + 1))[None, :]).sum(axis=1)
+    gained = np.where(hit & (place <= k), 1 / np.log2(1 + np.maximum(place, 1)), 0.0).sum(axis=1)
+    return np.asarray(np.divide(gained, ideal, out=np.zeros(len(place)), where=wanted > 0))
+
+
+def _average_precision(place: Float64, hit: Bool, wanted: Counts, k: int) -> Float64:
     """float64 [n]: sum over hits at rank <= k of (hits up to there / rank), over min(k, taken)."""
     total = np.zeros(len(place))
     found = np.zeros(len(place))
@@ -156,10 +167,3 @@ def calibration_gaps(scores: Float64, happened: Bool) -> dict[str, float]:
     if not len(gaps):
         return {ECE: float("nan"), WORST_GAP: float("nan")}
     return {ECE: float(np.average(gaps, weights=count)), WORST_GAP: float(gaps.max())}
-
-
-def coverage(probabilities: Float64, available: Bool, k: int = 3) -> float:
-    """Share of the candidates, available anywhere, that some row has among its first k."""
-    place = ranks(probabilities, available)
-    anywhere = int(available.any(axis=0).sum())
-    return float(((place >= 1) & (place <= k)).any(axis=0).sum() / anywhere) if anywhere else float("nan")

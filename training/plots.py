@@ -10,6 +10,7 @@ import numpy as np
 from features.schema import Bool, Float64
 from training import metrics
 from training.dataset import Dataset
+from training.targeting import curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,11 +69,7 @@ def gain(probabilities: Mapping[str, Float64], data: Dataset, title: str) -> Fig
         scores, happened = pairs(values, data)
         if not happened.any():
             continue
-        order = np.argsort(-scores, kind="stable")
-        # the last pair of each score: within a tie no order is earned, so the curve is straight there
-        last = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)
-        found = np.concatenate([[0.0], np.cumsum(happened[order])[last] / happened.sum()])
-        reached = np.concatenate([[0.0], (last + 1) / len(order)])
+        reached, found = curve(scores, happened)
         lift = float(np.interp(0.1, reached, found)) / 0.1
         style = STYLES[position % len(STYLES)]
         axes.plot(reached, found, label=f"{name} (lift in the first tenth {lift:.1f})", **style)

@@ -35,7 +35,8 @@ def test_ranking_metrics_equal_the_hand_computed_ones(
     taken: tuple[int, ...], hr1: float, hr3: float, average_precision: float, ndcg: float, mrr: float
 ) -> None:
     found = metrics.ranking(SCORES, AVAILABLE, row(*taken))
-    values = [found[name][0] for name in metrics.RANKING]
+    names = (metrics.HR_AT_1, metrics.HR_AT_3, metrics.MAP_AT_7, metrics.NDCG_AT_3, metrics.MRR)
+    values = [found[name][0] for name in names]
     assert values == pytest.approx([hr1, hr3, average_precision, ndcg, mrr], abs=1e-12)
 
 
@@ -50,6 +51,17 @@ def test_map_at_7_stops_at_rank_7_and_divides_by_what_can_be_found() -> None:
     taken[0, 0] = False
     found = metrics.ranking(scores, np.ones((1, 10), dtype=bool), taken)[metrics.MAP_AT_7][0]
     assert found == pytest.approx(sum((rank - 1) / rank for rank in range(2, 8)) / 7)
+
+
+@pytest.mark.parametrize(("taken", "at_3", "at_7"), [((1,), 1.0, 1.0), ((2,), 0.0, 1.0), ((0, 2), 0.5, 1.0)])
+def test_recall_is_the_share_of_the_taken_that_is_shown(taken: tuple[int, ...], at_3: float, at_7: float) -> None:
+    found = metrics.ranking(SCORES, AVAILABLE, row(*taken))
+    assert (found[metrics.RECALL_AT_3][0], found[metrics.RECALL_AT_7][0]) == (at_3, at_7)
+
+
+def test_ndcg_at_7_sees_what_ndcg_at_3_does_not() -> None:
+    found = metrics.ranking(SCORES, AVAILABLE, row(2))
+    assert (found[metrics.NDCG_AT_3][0], found[metrics.NDCG_AT_7][0]) == pytest.approx((0.0, 1 / math.log2(5)))
 
 
 def test_ndcg_agrees_with_scikit_learn() -> None:
@@ -133,8 +145,3 @@ def test_doubling_calibrated_scores_shows_in_the_ece() -> None:
     happened = draw.random(20_000) < scores
     assert metrics.calibration_gaps(scores, happened)[metrics.ECE] < 0.012
     assert metrics.calibration_gaps(2 * scores, happened)[metrics.ECE] > 0.2
-
-
-def test_coverage_is_the_share_of_candidates_that_someone_sees() -> None:
-    scores = np.tile(-np.arange(6.0), (10, 1))
-    assert metrics.coverage(scores, np.ones((10, 6), dtype=bool)) == 0.5
