@@ -13,6 +13,7 @@ import click
 
 from features.errors import InputError, NextbestError
 from training.cli_campaign import campaign
+from training.cli_experiment import experiment
 from training.edge import Edge, command
 
 FAMILY_NAMES = ("lightgbm", "torch", "prior", "all")
@@ -28,6 +29,7 @@ def nextbest() -> None:
 
 
 nextbest.add_command(campaign)
+nextbest.add_command(experiment)
 
 
 @nextbest.group()
