@@ -82,7 +82,7 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     bought = purchases.product_block(fresh[purchases.NAME], as_of, products)
     popularity = market.product_block(fresh[market.NAME], as_of, products)
     contacts = engagement.channel_block(fresh[engagement.NAME], as_of, channels)
-    flat = [held, bought[0], bought[-1]] if products <= FLAT_PRODUCTS else []
+    flat = [held, bought[purchases.TIMES_BOUGHT], bought[purchases.SINCE_BOUGHT]] if products <= FLAT_PRODUCTS else []
     customer = [
         *profile.customer_block(fresh[profile.NAME], as_of, schema),
         *calendar(as_of, schema.time_zone),

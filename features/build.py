@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 _ROW_GROUP = 100_000
 
 
-def build_features(directory: Path, home: Home, progress: Progress = SILENT) -> Build:
+def build_features(directory: Path, home: Home, progress: Progress = SILENT, served: pa.Table | None = None) -> Build:
     """Check and import the tables in `directory`, compute all feature views, and make them current in `home`.
+
+    served: events of the home's ledger (`features.served.SERVED_SCHEMA`), which join the bank's timeline.
 
     Raises BankDataError, with every problem found and nothing written, where the tables break the input format.
     """
@@ -42,7 +44,7 @@ def build_features(directory: Path, home: Home, progress: Progress = SILENT) -> 
     from features.views import state_tables, views
 
     with progress.step("check the bank's tables"):
-        bank = read_bank(directory)
+        bank = read_bank(directory, served)
     wanted = views(bank.catalog, bank.attributes)
     fingerprint = features_fingerprint(bank.fingerprint, wanted)
     build = Build(home.builds / fingerprint[:16], fingerprint, wanted, data_end(bank))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ class Product:
     group: str | None = None
     margin: float | None = None
     """Catalogue currency per take-up; None: not declared, every take-up then counts 1."""
+    response_days: float | None = None
+    """How long an offer of it may be answered: then a decision is a row to learn from. None: the training's horizon."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Channel:
     format: Format = "text"
     """html: what templates print is escaped. sms: a text may fill as many segments as `max_length` GSM characters do,
     so a text outside that alphabet has room for fewer."""
+    statuses: Mapping[str, str] | None = field(default=None, hash=False)
+    """Kinds of events by the words that this channel's provider has for them, beside those that every provider has:
+    {"DELIVRD" = "delivered"}. Upper and lower case are alike."""
 
     @property
     def outbound(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from features.arbitration import declared_problems
 from features.catalog import Catalog, Channel, Content, Product
+from features.columns import Kind
 from features.policy_file import Named, attribute_flaws, flaws
 from features.problems import SHOWN, Problem, Rule, Severity, show
 from features.schema import Attribute
@@ -24,6 +25,11 @@ CATALOG_FILE = "catalog.toml"
 
 _LARGEST = 1e300
 """Bound of an amount: TOML knows nan, inf, and integers that no float can hold."""
+
+_LONGEST_DAYS = 3650
+
+REPORTED = tuple(str(kind) for kind in Kind if kind != Kind.DECIDED)
+"""Kinds of events that a provider can report."""
 
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
@@ -72,6 +78,10 @@ def _is_zone(value: Any) -> bool:
         return False
 
 
+def _are_statuses(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_text(word) and kind in REPORTED for word, kind in value.items())
+
+
 def _quiet_hours(value: Any) -> tuple[str, str] | None:
     """("21:00", "08:00") from a list of two times of day or from "21:00-08:00"; None where it is neither."""
     parts = value.split("-") if isinstance(value, str) else value
@@ -97,6 +107,10 @@ _SECTIONS: Mapping[str, Mapping[str, _Key]] = {
         "group": _MAYBE_TEXT,
         "margin": _Key("a finite number", _is_number),
         "holdable": _Key("true or false", lambda value: isinstance(value, bool)),
+        "response_days": _Key(
+            f"a number of days above 0, at most {_LONGEST_DAYS}",
+            lambda value: _is_number(value) and 0 < value <= _LONGEST_DAYS,
+        ),
     },
     "channels": {
         "id": _TEXT,
@@ -109,6 +123,7 @@ _SECTIONS: Mapping[str, Mapping[str, _Key]] = {
         "quiet_hours": _Key("two times of day", lambda value: _quiet_hours(value) is not None, rule=Rule.QUIET_HOURS),
         "max_length": _Key("a whole number of at least 1", lambda value: _is_count(value, 1)),
         "format": _Key("text, html or sms", lambda value: value in ("text", "html", "sms")),
+        "statuses": _Key(f"words with one of {', '.join(REPORTED)} each", lambda value: _are_statuses(value)),
     },
     "contents": {
         "id": _TEXT,
@@ -253,7 +268,7 @@ def _catalog(raw: Mapping[str, Any]) -> Catalog:
 
     def product(entry: Mapping[str, Any]) -> Product:
         values = known(Product, entry)
-        return Product(**values | ({"margin": float(values["margin"])} if "margin" in values else {}))
+        return Product(**values | {name: float(values[name]) for name in ("margin", "response_days") if name in values})
 
     def channel(entry: Mapping[str, Any]) -> Channel:
         values = known(Channel, entry) | {"cost": float(entry["cost"])}

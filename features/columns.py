@@ -73,6 +73,12 @@ class Purpose(StrEnum):
     MANDATORY = "mandatory"
 
 
+WORDS_FOR_NULL = ("", "nan", "NaN", "NaT", "None", "null", "NULL", "<NA>")
+"""What tools write when they turn a missing id into text."""
+
+DOWNLINK = frozenset({Kind.DECIDED, Kind.SENT, Kind.DELIVERED, Kind.FAILED})
+"""From the bank to the customer; all other kinds are uplink."""
+
 REACTIONS = frozenset({Kind.OPENED, Kind.CLICKED, Kind.REPLIED, Kind.CONVERTED})
 """Uplink events that answer a message."""
 

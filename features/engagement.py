@@ -1,4 +1,4 @@
-"""The engagement view: messages, reactions and visits per channel, and the customer's last three visits."""
+"""The engagement view: messages, reactions and visits per channel, the customer's last visits and messages."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from features.catalog import Catalog
-from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, VISITS, Event, Kind, Table
-from features.folds import DAY, Codes, decay, encode, flat, fold, seconds, slugs, state_table
+from features.columns import VISITS, Kind
+from features.folds import DAY, decay, slugs
 from features.importing import Bank
+from features.joins import Layout
 from features.schema import Column, Float64, State, View
+from features.touches import Folding, Occurrence, Touch, fold_timeline
 
 NAME = "engagement"
 TTL = timedelta(days=730)
@@ -29,9 +30,10 @@ LATEST = (
     ("responded_at", (Kind.OPENED, Kind.CLICKED, Kind.REPLIED, Kind.CONVERTED)),
     ("visit_at", tuple(VISITS)),
 )
-PER_CHANNEL = len(SUMS) + len(LATEST)
 VISITS_BACK = 3
-HISTORY = tuple(f"{part}_{back}" for back in range(1, VISITS_BACK + 1) for part in ("visit_at", "visit_channel"))
+MESSAGES_BACK = 5
+KEPT = (("visit", tuple(VISITS), VISITS_BACK), ("message", (Kind.SENT,), MESSAGES_BACK))
+"""Of these the newest are kept one by one, with their channels; at equal times the later channel counts as newer."""
 
 CHANNEL_NAMES = (
     *(f"{name}, decayed" for name, _, _ in SUMS),
@@ -39,6 +41,7 @@ CHANNEL_NAMES = (
     "share of visits",
     "response rate, smoothed",
     *(f"was visit {back} back" for back in range(1, VISITS_BACK + 1)),
+    "unanswered messages",
 )
 CUSTOMER_NAMES = (
     "messages, decayed",
@@ -46,77 +49,88 @@ CUSTOMER_NAMES = (
     *(f"days since visit {n}" for n in (1, 2, 3)),
     "visit gap 1",
     "visit gap 2",
+    "unanswered messages, all channels",
 )
 PRIOR_MESSAGES, PRIOR_RESPONSES = 10.0, 0.5
 """A response rate starts as if this many messages had brought this many responses."""
 
 
 def view(catalog: Catalog) -> View:
-    names = [name for name, _, _ in SUMS] + [name for name, _ in LATEST]
-    columns = [Column(f"{channel}__{name}") for channel in slugs(catalog.channel_ids) for name in names]
-    return View(NAME, "customer", TTL, (*columns, *(Column(f"{name}__all") for name in HISTORY)))
+    channels = slugs(catalog.channel_ids)
+    names = [f"{channel}__{name}" for part in (SUMS, LATEST) for channel in channels for name, *_ in part]
+    kept = [
+        f"{name}_{part}_{back}__all"
+        for name, _, most in KEPT
+        for back in range(1, most + 1)
+        for part in ("at", "channel")
+    ]
+    return View(NAME, "customer", TTL, tuple(Column(name) for name in (*names, *kept)))
+
+
+def folding(catalog: Catalog) -> Folding:
+    """Events on a channel of the catalogue count, each for its channel."""
+    channels = len(catalog.channels)
+    layout = Layout(
+        taus=tuple(tau for _, _, tau in SUMS) * channels,
+        times=len(LATEST) * channels,
+        kept=tuple((1, most) for _, _, most in KEPT),
+    )
+
+    def touch(event: Occurrence) -> Touch:
+        if event.channel is None or event.channel < 0:
+            return Touch()
+        sums, times = event.channel * len(SUMS), layout.sums + event.channel * len(LATEST)
+        return Touch(
+            tuple(sums + place for place, (_, kinds, _) in enumerate(SUMS) if event.kind in kinds),
+            tuple(times + place for place, (_, kinds) in enumerate(LATEST) if event.kind in kinds),
+            tuple(
+                (layout.pair(block, 0), event.channel)
+                for block, (_, kinds, _) in enumerate(KEPT)
+                if event.kind in kinds
+            ),
+        )
+
+    return Folding(layout, touch)
 
 
 def states(bank: Bank) -> pa.Table:
-    """One row per customer and time of an event on a channel."""
-    table = bank.tables[Table.TIMELINE]
-    table = table.filter(pc.is_valid(table[Event.CHANNEL]))
-    at, kind = seconds(table[EVENT_TIMESTAMP]), table[Event.KIND].to_numpy()
-    customers, ids = encode(table[CUSTOMER_ID])
-    channels = {channel: position for position, channel in enumerate(bank.catalog.channel_ids)}
-    channel = np.array([channels[name] for name in table[Event.CHANNEL].to_pylist()], dtype=np.int64)
-    events = np.arange(len(at))
-    amounts = np.zeros((len(at), len(channels), len(SUMS)))
-    for place, (_, kinds, _) in enumerate(SUMS):
-        amounts[events, channel, place] = np.isin(kind, kinds)
-    values = np.full((len(at), len(channels), len(LATEST)), np.nan)
-    for place, (_, kinds) in enumerate(LATEST):
-        hits = np.isin(kind, kinds)
-        values[events[hits], channel[hits], place] = at[hits]
-    visits = _last_visits(customers, at, channel, np.isin(kind, tuple(VISITS)))
-    taus = [tau for _, _, tau in SUMS] * len(channels)
-    changes = np.hstack([flat(values), visits])
-    folded = fold(customers, at, flat(amounts), taus, changes)
-    count, width = len(folded.at), len(channels) * len(LATEST)
-    parts = [
-        folded.sums.reshape(count, len(channels), len(SUMS)),
-        folded.latest[:, :width].reshape(count, len(channels), len(LATEST)),
-    ]
-    numbers = np.hstack([flat(np.concatenate(parts, axis=2)), folded.latest[:, width:]])
-    return state_table(view(bank.catalog), ids.take(pa.array(folded.entity)), folded.at, numbers)
-
-
-def _last_visits(customers: Codes, at: Float64, channel: Codes, visited: np.ndarray) -> Float64:
-    """Time and channel of the last three visits, [n, 6] in the order of HISTORY; NaN rows where nobody visited."""
-    history = np.full((len(at), len(HISTORY)), np.nan)
-    events = np.flatnonzero(visited)
-    events = events[np.lexsort((at[events], customers[events]))]
-    for back in range(VISITS_BACK):
-        now, then = events[back:], events[: len(events) - back]
-        same = customers[now] == customers[then]
-        history[now[same], 2 * back] = at[then[same]]
-        history[now[same], 2 * back + 1] = channel[then[same]]
-    return history
+    """One row per customer and time of an event that counts on a channel."""
+    return fold_timeline(bank, view(bank.catalog), folding(bank.catalog))
 
 
 def channel_block(state: State, as_of: Float64, channels: int) -> list[Float64]:
     """Columns [n, H] in the order of CHANNEL_NAMES; counts are 0 for a customer without events."""
-    count = len(state.at)
-    numbers = state.numbers[:, : channels * PER_CHANNEL].reshape(count, channels, PER_CHANNEL)
+    count, split = len(state.at), channels * len(SUMS)
+    sums = state.numbers[:, :split].reshape(count, channels, len(SUMS))
+    latest = state.numbers[:, split : split + channels * len(LATEST)].reshape(count, channels, len(LATEST))
     age = np.nan_to_num(as_of - state.at)[:, None]
-    counts = [np.nan_to_num(numbers[:, :, place]) * decay(age, tau) for place, (_, _, tau) in enumerate(SUMS)]
-    since = [(as_of[:, None] - numbers[:, :, len(SUMS) + place]) / DAY for place in range(len(LATEST))]
+    counts = [np.nan_to_num(sums[:, :, place]) * decay(age, tau) for place, (_, _, tau) in enumerate(SUMS)]
+    since = [(as_of[:, None] - latest[:, :, place]) / DAY for place in range(len(LATEST))]
     sent, responded, visits = counts[0], counts[3], counts[5]
     share = (visits + 1.0 / max(channels, 1)) / (visits.sum(axis=1, keepdims=True) + 1.0)
     rate = (responded + PRIOR_RESPONSES) / (sent + PRIOR_MESSAGES)
-    visited = state.numbers[:, channels * PER_CHANNEL + 1 :: 2]
-    was = [(visited[:, back, None] == np.arange(channels)).astype(np.float64) for back in range(VISITS_BACK)]
-    return [*counts, *since, share, rate, *was]
+    each = np.arange(channels)
+    _, visited = _kept(state, "visit")
+    was = [(visited[:, back, None] == each).astype(np.float64) for back in range(VISITS_BACK)]
+    sent_at, sent_by = _kept(state, "message")
+    waiting = ~(sent_at <= np.fmax.reduce(latest[:, :, 1], axis=1, initial=-np.inf)[:, None])  # [n, K]
+    unanswered = (waiting[:, :, None] & (sent_by[:, :, None] == each)).sum(axis=1, dtype=np.float64)
+    return [*counts, *since, share, rate, *was, unanswered]
 
 
 def customer_block(state: State, as_of: Float64, block: list[Float64]) -> list[Float64]:
     """Columns [n] in the order of CUSTOMER_NAMES."""
-    times = state.numbers[:, state.numbers.shape[1] - len(HISTORY) :: 2]
+    times, _ = _kept(state, "visit")
     since = [(as_of - times[:, back]) / DAY for back in range(VISITS_BACK)]
     gaps = [since[1] - since[0], since[2] - since[1]]
-    return [block[0].sum(axis=1), block[5].sum(axis=1), *since, *gaps]
+    return [block[0].sum(axis=1), block[5].sum(axis=1), *since, *gaps, block[-1].sum(axis=1)]
+
+
+def _kept(state: State, which: str) -> tuple[Float64, Float64]:
+    """Times and channels [n, K] of the newest of a kind, newest first; NaN where there were fewer."""
+    start = state.numbers.shape[1] - sum(2 * most for _, _, most in KEPT)
+    for name, _, most in KEPT:
+        if name == which:
+            return state.numbers[:, start : start + 2 * most : 2], state.numbers[:, start + 1 : start + 2 * most : 2]
+        start += 2 * most
+    raise KeyError(which)

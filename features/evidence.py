@@ -11,18 +11,19 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from features.arrow import column_of
 from features.catalog import Catalog
-from features.columns import Kind, Purpose, Table
+from features.columns import Event, Kind, Purpose, Table
 from features.importing import Bank
 from features.schema import Float64
 from features.takeups import take_ups
 
 _QUERY = f"""
-with keeps_receipts as (select count(*) > 0 as yes from timeline where kind = '{Kind.SENT}'),
+with keeps_receipts as (select served, true as yes from timeline where kind = '{Kind.SENT}' group by served),
 sent as (
     select decision_id, any_value(product_id) as product_id, any_value(channel) as channel
-    from timeline
-    where kind = (select case when yes then '{Kind.SENT}' else '{Kind.DECIDED}' end from keeps_receipts)
+    from timeline left join keeps_receipts using (served)
+    where kind = case when yes then '{Kind.SENT}' else '{Kind.DECIDED}' end
         and decision_id is not null and channel is not null
         and coalesce(purpose, '{Purpose.MARKETING}') = '{Purpose.MARKETING}'
     group by decision_id
@@ -44,7 +45,8 @@ from sent group by sent.product_id, sent.channel
 class Evidence:
     """Counts over the whole log, float64. P products, H channels, in the catalogue's order.
 
-    contacts: [P, H] marketing messages sent; decided contacts, where the log tells of nothing being sent. converted:
+    contacts: [P, H] marketing messages sent; decided contacts, where the log tells of nothing being sent (the bank's
+    own log and the ledger's each for themselves). converted:
     [P, H] of them, how many led to a take-up of that product (the conversion names the decision). sent: [H] messages
     with or without a product. opted_out: [H] of those, how many were answered by an opt-out. take_ups: [P] however they
     came about, what a product model has learned from.
@@ -66,8 +68,10 @@ class Evidence:
 
 def evidence(bank: Bank) -> Evidence:
     """Count what the timeline and the holdings of a bank tell."""
+    timeline = bank.tables[Table.TIMELINE]
+    served = column_of(bank.served.among(timeline[Event.EVENT_ID]))
     with duckdb.connect() as connection:
-        connection.register("timeline", bank.tables[Table.TIMELINE])
+        connection.register("timeline", timeline.append_column("served", served))
         found: pd.DataFrame = connection.sql(_QUERY).df()
     products = {name: place for place, name in enumerate(bank.catalog.product_ids)}
     channels = {name: place for place, name in enumerate(bank.catalog.channel_ids)}

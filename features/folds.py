@@ -1,4 +1,4 @@
-"""Features as folds over events: decayed sums and latest values, one step formula for history and for live updates.
+"""Features as folds over events in the order of time: decayed sums and latest values.
 
 A decayed sum with time constant tau after events a_1 … a_k at t_1 … t_k is
 S_k = S_{k-1}·exp(−(t_k − t_{k-1})/tau) + a_k, and at a later moment t it is S_k·exp(−(t − t_k)/tau): a state needs
@@ -8,15 +8,16 @@ no window to slide, and no job to age it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from features.columns import CREATED_TIMESTAMP, CUSTOMER_ID, EVENT_TIMESTAMP
-from features.schema import Float64, View
+from features.schema import Float64, State, View
 
 DAY = 86_400.0
 """Seconds in a day."""
@@ -56,6 +57,15 @@ def step(
     return sums * decay(age[:, None], taus) + amounts, np.where(np.isnan(values), latest, values)
 
 
+def counts_at(state: State, as_of: Float64, tau: float, ttl: timedelta) -> Float64:
+    """Decayed sums [n, b], all that a state holds, as of moments [n]; 0 where not known then, or older than ttl."""
+    with np.errstate(invalid="ignore"):
+        age = as_of - state.at
+        known = (age >= 0) & (age <= ttl.total_seconds())
+    faded = np.where(known, decay(np.where(known, age, 0.0), tau), 0.0)[:, None]
+    return np.asarray(np.nan_to_num(state.numbers) * faded)
+
+
 def fold(entity: Codes, at: Float64, amounts: Float64, taus: Sequence[float], values: Float64) -> Folded:
     """Fold events of many entities; events may come in any order, equal times keep the order given.
 
@@ -68,19 +78,25 @@ def fold(entity: Codes, at: Float64, amounts: Float64, taus: Sequence[float], va
     sums, latest = np.zeros_like(amounts), np.full_like(values, np.nan)
     if count == 0:
         return Folded(entity, at, sums, latest)
-    starts = np.flatnonzero(np.r_[True, entity[1:] != entity[:-1]])
-    lengths = np.diff(np.r_[starts, count])
     tau = np.asarray(taus, dtype=np.float64)
-    sums[starts], latest[starts] = amounts[starts], values[starts]
-    longest_first = np.argsort(-lengths, kind="stable")
-    starts, lengths = starts[longest_first], lengths[longest_first]
-    for rank in range(1, int(lengths[0])):
-        now = starts[: int(np.searchsorted(-lengths, -rank, side="left"))] + rank
+    first = np.r_[True, entity[1:] != entity[:-1]]
+    sums[first], latest[first] = amounts[first], values[first]
+    for now in ranks(entity):
         sums[now], latest[now] = step(
             sums[now - 1], latest[now - 1], at[now] - at[now - 1], tau, amounts[now], values[now]
         )
     keep = np.r_[(entity[1:] != entity[:-1]) | (at[1:] != at[:-1]), True]
     return Folded(entity[keep], at[keep], sums[keep], latest[keep])
+
+
+def ranks(entity: Codes) -> Iterator[Codes]:
+    """Of events sorted by entity, n > 0: the positions of every entity's second event, then of the third, and so on."""
+    starts = np.flatnonzero(np.r_[True, entity[1:] != entity[:-1]])
+    lengths = np.diff(np.r_[starts, len(entity)])
+    longest_first = np.argsort(-lengths, kind="stable")
+    starts, lengths = starts[longest_first], lengths[longest_first]
+    for rank in range(1, int(lengths[0])):
+        yield starts[: int(np.searchsorted(-lengths, -rank, side="left"))] + rank
 
 
 def flat(block: Float64) -> Float64:

@@ -1,27 +1,30 @@
-"""The habits view: what became of a customer's messages per channel, and at which hours of the day they are active.
+"""The habits view: what became of a customer's messages per channel.
 
-It answers "when, and by which channel, does this customer take notice": counts, decayed over half a year. A habit
-changes over weeks, so there is one state per customer and week with events, visible from the end of that week on:
-point in time exactly, and small where customers come every day.
+It answers "by which channel does this customer take notice": counts, decayed over half a year, of messages, not of
+events. A message is noticed once however often it is opened, so these counts ask for all events of a message and are
+no join of two halves of a history: they are made from the tables, not from live events. A habit changes over weeks, so
+there is one state per customer and week with events, visible from the end of that week on: point in time exactly, and
+small where customers come every day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features import hours
 from features.catalog import Catalog
-from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, REACTIONS, VISITS, Event, Kind, Table
-from features.folds import DAY, Codes, decay, encode, fold, seconds, slugs, state_table
+from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, REACTIONS, Event, Kind, Table
+from features.folds import DAY, Codes, counts_at, encode, fold, seconds, slugs, state_table
 from features.importing import Bank
-from features.schema import Column, Float64, State, View
+from features.schema import Column, Float64, States, View
+from features.times import PARTS
 
 NAME = "habits"
 TTL = timedelta(days=730)
@@ -35,9 +38,6 @@ OUTCOMES: tuple[tuple[str, Collection[Kind]], ...] = (
     ("noticed", REACTIONS),
     ("answered", ANSWERS),
 )
-HOURS_PER_PART = 3
-PARTS = 24 // HOURS_PER_PART
-"""The day is kept in parts of three hours, in the catalogue's zone."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,23 @@ class Habits:
 
 def view(catalog: Catalog) -> View:
     columns = [Column(f"{channel}__habit_{name}") for channel in slugs(catalog.channel_ids) for name, _ in OUTCOMES]
-    return View(NAME, "customer", TTL, (*columns, *(Column(f"habit_part_{part}") for part in range(PARTS))))
+    return View(NAME, "customer", TTL, tuple(columns))
 
 
 def states(bank: Bank) -> pa.Table:
-    """One row per customer and week with receipts, reactions or visits, stamped with the end of the week."""
+    """One row per customer and week with receipts or reactions, stamped with the end of the week."""
     table = bank.tables[Table.TIMELINE]
-    table = table.filter(pc.is_in(table[Event.KIND], pa.array(sorted({*REACTIONS, *VISITS, *RECEIPTS}))))
+    table = table.filter(pc.is_in(table[Event.KIND], pa.array(sorted({*REACTIONS, *RECEIPTS}))))
+    table = table.filter(pc.is_valid(table[Event.CHANNEL]))
     at, kind = seconds(table[EVENT_TIMESTAMP]), table[Event.KIND].to_numpy()
     customers, ids = encode(table[CUSTOMER_ID])
     positions = {name: position for position, name in enumerate(bank.catalog.channel_ids)}
     channel = np.array([positions.get(name, -1) for name in table[Event.CHANNEL].to_pylist()], dtype=np.int64)
     message = message_keys(table)
-    amounts = np.zeros((len(at), len(positions) * len(OUTCOMES) + PARTS))
-    active = np.isin(kind, tuple(VISITS))
-    for place, (name, kinds) in enumerate(OUTCOMES):
+    amounts = np.zeros((len(at), len(positions) * len(OUTCOMES)))
+    for place, (_, kinds) in enumerate(OUTCOMES):
         hits = _first_of_message(np.isin(kind, tuple(kinds)) & (channel >= 0), message, channel, at)
         amounts[hits, channel[hits] * len(OUTCOMES) + place] = 1.0
-        if name == "noticed":
-            active[hits] = True
-    local = table[EVENT_TIMESTAMP].cast(pa.timestamp("us", tz=bank.catalog.time_zone))
-    part = np.asarray(pc.hour(local).to_numpy(), dtype=np.int64) // HOURS_PER_PART
-    amounts[active, len(positions) * len(OUTCOMES) + part[active]] = 1.0
     entity, end, summed = _by_week(customers, at, amounts)
     folded = fold(entity, end, summed, [MEMORY] * summed.shape[1], np.zeros((len(end), 0)))
     return state_table(view(bank.catalog), ids.take(pa.array(folded.entity)), folded.at, folded.sums)
@@ -89,20 +84,10 @@ def message_keys(table: pa.Table) -> np.ndarray:
     )
 
 
-def habits(state: State, as_of: Float64, channels: int) -> Habits:
+def habits(states: States, as_of: Float64, channels: int) -> Habits:
     """The counts as of moments [n] (seconds since 1970 UTC); zeros where nothing was known, or only too long ago."""
-    with np.errstate(invalid="ignore"):
-        age = as_of - state.at
-        known = (age >= 0) & (age <= TTL.total_seconds())
-    faded = np.where(known, decay(np.where(known, age, 0.0), MEMORY), 0.0)[:, None]
-    counts = np.nan_to_num(state.numbers) * faded
-    split = channels * len(OUTCOMES)
-    return Habits(counts[:, :split].reshape(len(counts), channels, len(OUTCOMES)), counts[:, split:])
-
-
-def part_of_day(at: datetime, zone: ZoneInfo) -> int:
-    """The part of the day in which a moment lies, as `states` counts it."""
-    return at.astimezone(zone).hour // HOURS_PER_PART
+    outcomes = counts_at(states[NAME], as_of, MEMORY, TTL).reshape(len(as_of), channels, len(OUTCOMES))
+    return Habits(outcomes, hours.parts(states[hours.NAME], as_of))
 
 
 def _first_of_message(hits: np.ndarray, message: np.ndarray, channel: Codes, at: Float64) -> Codes:

@@ -51,3 +51,9 @@ def held(state: State, products: int) -> Float64:
 def opened_at(state: State, products: int) -> Float64:
     """Seconds since 1970 of the last opening, [n, P]; NaN = never."""
     return state.numbers.reshape(len(state.at), products, len(PARTS))[:, :, 1]
+
+
+def told_at(state: State, products: int) -> Float64:
+    """Seconds since 1970 of the last opening or closing, [n, P]; NaN = never."""
+    numbers = state.numbers.reshape(len(state.at), products, len(PARTS))
+    return np.fmax(numbers[:, :, 1], numbers[:, :, 2])

@@ -29,7 +29,7 @@ from features.schema import Column, View
 if TYPE_CHECKING:
     from features.importing import Bank
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Raise it when a fold or a view changes its meaning: features of another version are never reused."""
 
 _MARKER = "complete.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.arrow import Column, kernels, mask_of
+from features.arrow import Column, column_of, kernels, mask_of
 from features.catalog import Catalog, load_catalog
 from features.catalog_file import CATALOG_FILE, render_catalog
-from features.columns import Table
+from features.columns import Event, Table
+from features.customer_events import write_customer_events
 from features.errors import BankDataError, InputError
 from features.problems import format_problems
 from features.quality import check
 from features.schema import Attribute
+from features.served import Served, join_served
 from features.tables import arrow_schema
 
 BANK_FILE = "bank.json"
+SERVED_FILE = "served.parquet"
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the imported copy; raised when its meaning changes, so that an older copy is imported anew."""
 
 _SLICE = 1 << 18
@@ -37,17 +40,30 @@ class Bank:
     """A bank's data, checked. Every table of the format is there, empty where the folder had none.
 
     fingerprint: SHA-256 in hex over the catalogue and the tables' contents, the same for CSV and Parquet and for
-    any order of rows, columns and keys in the files.
+    any order of rows, columns and keys in the files; and over what a ledger added to the timeline, if it did.
+    served: which events of the timeline the ledger added.
     """
 
     catalog: Catalog
     tables: Mapping[Table, pa.Table]
     attributes: tuple[Attribute, ...]
     fingerprint: str
+    served: Served = field(default_factory=Served)
+
+    @property
+    def own_timeline(self) -> pa.Table:
+        """The timeline without what the ledger added."""
+        timeline = self.tables[Table.TIMELINE]
+        if not self.served.known.num_rows:
+            return timeline
+        return timeline.filter(column_of(~self.served.among(timeline[Event.EVENT_ID])))
 
 
-def read_bank(directory: Path) -> Bank:
-    """Check and read a bank data directory. Raises BankDataError with all its problems; writes nothing."""
+def read_bank(directory: Path, served: pa.Table | None = None) -> Bank:
+    """Check and read a bank data directory. Raises BankDataError with all its problems; writes nothing.
+
+    served: events of the ledger (`features.served.SERVED_SCHEMA`) that the timeline takes in.
+    """
     checked = check(directory)
     if checked.errors or checked.catalog is None:
         raise BankDataError(
@@ -56,17 +72,26 @@ def read_bank(directory: Path) -> Bank:
             f"Nothing was written. Correct the data, then look again with `nextbest data check {directory}`.",
             checked.problems,
         )
-    return make_bank(checked.catalog, checked.tables, checked.attributes)
+    return make_bank(checked.catalog, checked.tables, checked.attributes, served)
 
 
-def make_bank(catalog: Catalog, tables: Mapping[Table, pa.Table], attributes: Sequence[Attribute]) -> Bank:
-    """A bank of tables that keep the rules already; absent tables become empty ones."""
+def make_bank(
+    catalog: Catalog,
+    tables: Mapping[Table, pa.Table],
+    attributes: Sequence[Attribute],
+    served: pa.Table | None = None,
+) -> Bank:
+    """A bank of tables that keep the rules already; absent tables become empty ones. served: see `read_bank`."""
     empty = {table: _schema(table, attributes).empty_table() for table in Table}
     complete = {table: tables.get(table, empty[table]) for table in Table}
-    return Bank(catalog, complete, tuple(attributes), fingerprint(catalog, complete))
+    added = Served()
+    if served is not None:
+        timeline, added = join_served(complete[Table.TIMELINE], served, complete[Table.CUSTOMERS], catalog)
+        complete[Table.TIMELINE] = timeline
+    return Bank(catalog, complete, tuple(attributes), fingerprint(catalog, complete, added), added)
 
 
-def fingerprint(catalog: Catalog, tables: Mapping[Table, pa.Table]) -> str:
+def fingerprint(catalog: Catalog, tables: Mapping[Table, pa.Table], served: Served | None = None) -> str:
     """SHA-256 in hex over the catalogue as canonical TOML and all values of the tables, in the tables' order."""
     digest = hashlib.sha256(render_catalog(catalog).encode())
     for name in Table:
@@ -75,6 +100,10 @@ def fingerprint(catalog: Catalog, tables: Mapping[Table, pa.Table]) -> str:
             digest.update(json.dumps([name, column.name, str(column.type), table.num_rows]).encode())
             for start in range(0, table.num_rows, _SLICE):
                 _update(digest, table[column.name].slice(start, _SLICE))
+    if served:
+        digest.update(json.dumps(dict(served.left_out), sort_keys=True).encode())
+        for name in served.known.column_names:
+            _update(digest, served.known[name])
     return digest.hexdigest()
 
 
@@ -97,16 +126,24 @@ def _update(digest: Any, values: Column) -> None:
 
 def write_bank(bank: Bank, folder: Path) -> None:
     """Write the imported copy into `folder`, which is made. `load_bank` gives the same bank."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in bank.tables.items():
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-    (folder / CATALOG_FILE).write_text(render_catalog(bank.catalog), encoding="utf-8")
+    write_directory(bank, folder)
+    pq.write_table(bank.served.known, folder / SERVED_FILE, compression="zstd")
+    write_customer_events(bank.tables[Table.TIMELINE], folder)
     content = {
         "format": _FORMAT,
         "fingerprint": bank.fingerprint,
         "attributes": [asdict(attribute) for attribute in bank.attributes],
+        "left_out": dict(bank.served.left_out),
     }
     (folder / BANK_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def write_directory(bank: Bank, folder: Path) -> None:
+    """Write tables and catalogue as a bank data directory, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in bank.tables.items():
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+    (folder / CATALOG_FILE).write_text(render_catalog(bank.catalog), encoding="utf-8")
 
 
 def load_bank(folder: Path) -> Bank:
@@ -117,7 +154,9 @@ def load_bank(folder: Path) -> Bank:
             raise ValueError(f"its format is {content['format']}, this version reads {_FORMAT}")
         attributes = tuple(Attribute(**item) for item in content["attributes"])
         tables = {table: _load(table, folder, attributes) for table in Table}
-        return Bank(load_catalog(folder / CATALOG_FILE), tables, attributes, content["fingerprint"])
+        with pq.ParquetFile(folder / SERVED_FILE) as file:
+            served = Served(file.read(), content["left_out"])
+        return Bank(load_catalog(folder / CATALOG_FILE), tables, attributes, content["fingerprint"], served)
     except (OSError, ValueError, KeyError, TypeError, BankDataError) as error:
         raise InputError(
             f"{folder} is not a whole imported copy ({error}); import again with `nextbest features build DIR`"

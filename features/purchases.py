@@ -6,67 +6,88 @@ from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from features.catalog import Catalog
-from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Kind, Table
-from features.folds import DAY, FOREVER, decay, encode, flat, fold, seconds, slugs, state_table
+from features.columns import Kind
+from features.folds import DAY, FOREVER, decay, slugs
 from features.importing import Bank
+from features.joins import Layout
 from features.schema import Column, Float64, State, View
+from features.touches import Folding, Occurrence, Touch, fold_timeline
 
 NAME = "purchases"
 TTL = timedelta(days=3_650)
-SUMS = (("bought", FOREVER), ("bought_lately", 90 * DAY), ("interest", 30 * DAY), ("offered", 30 * DAY))
-LATEST = ("bought_at",)
-PARTS = len(SUMS) + len(LATEST)
+BOUGHT = (Kind.CONVERTED,)
 INTEREST = (Kind.OPENED, Kind.CLICKED, Kind.REPLIED, Kind.VISITED, Kind.CALLED)
-PRODUCT_NAMES = ("times bought", "bought lately", "interest lately", "offered lately", "days since bought")
+SUMS = (
+    ("bought", BOUGHT, FOREVER),
+    ("bought_lately", BOUGHT, 90 * DAY),
+    ("interest", INTEREST, 30 * DAY),
+    ("offered", (Kind.DECIDED,), 30 * DAY),
+)
+LATEST = (("bought_at", BOUGHT), ("interest_at", INTEREST))
+PRODUCT_NAMES = (
+    "times bought",
+    "bought lately",
+    "interest lately",
+    "offered lately",
+    "days since bought",
+    "days since interest",
+)
+TIMES_BOUGHT, SINCE_BOUGHT = PRODUCT_NAMES.index("times bought"), PRODUCT_NAMES.index("days since bought")
 CUSTOMER_NAMES = ("purchases ever", "days since last purchase")
 
 
 def view(catalog: Catalog) -> View:
-    names = [name for name, _ in SUMS] + list(LATEST)
-    columns = [Column(f"{product}__{name}") for product in slugs(catalog.product_ids) for name in names]
-    return View(NAME, "customer", TTL, tuple(columns))
+    products = slugs(catalog.product_ids)
+    names = [f"{product}__{name}" for part in (SUMS, LATEST) for product in products for name, *_ in part]
+    return View(NAME, "customer", TTL, tuple(Column(name) for name in names))
+
+
+def folding(catalog: Catalog) -> Folding:
+    """Events that name a product of the catalogue count, each for its product."""
+    products = len(catalog.products)
+    layout = Layout(tuple(tau for _, _, tau in SUMS) * products, len(LATEST) * products)
+
+    def touch(event: Occurrence) -> Touch:
+        if event.product is None or event.product < 0:
+            return Touch()
+        sums, times = event.product * len(SUMS), layout.sums + event.product * len(LATEST)
+        return Touch(
+            tuple(sums + place for place, (_, kinds, _) in enumerate(SUMS) if event.kind in kinds),
+            tuple(times + place for place, (_, kinds) in enumerate(LATEST) if event.kind in kinds),
+        )
+
+    return Folding(layout, touch)
 
 
 def states(bank: Bank) -> pa.Table:
-    """One row per customer and time of an event that names a product."""
-    kinds = [*INTEREST, Kind.CONVERTED, Kind.DECIDED]
-    table = bank.tables[Table.TIMELINE]
-    named = pc.and_(pc.is_valid(table[Event.PRODUCT_ID]), pc.is_in(table[Event.KIND], pa.array(kinds)))
-    table = table.filter(named)
-    at, kind = seconds(table[EVENT_TIMESTAMP]), table[Event.KIND].to_numpy()
-    customers, ids = encode(table[CUSTOMER_ID])
-    codes = {product: position for position, product in enumerate(bank.catalog.product_ids)}
-    product = np.array([codes[name] for name in table[Event.PRODUCT_ID].to_pylist()], dtype=np.int64)
-    bought, events = kind == Kind.CONVERTED, np.arange(len(at))
-    amounts = np.zeros((len(at), len(codes), len(SUMS)))
-    amounts[events, product, 0] = bought
-    amounts[events, product, 1] = bought
-    amounts[events, product, 2] = np.isin(kind, INTEREST)
-    amounts[events, product, 3] = kind == Kind.DECIDED
-    values = np.full((len(at), len(codes)), np.nan)
-    values[events[bought], product[bought]] = at[bought]
-    taus = [tau for _, tau in SUMS] * len(codes)
-    folded = fold(customers, at, flat(amounts), taus, values)
-    sums = folded.sums.reshape(len(folded.at), len(codes), len(SUMS))
-    numbers = flat(np.concatenate([sums, folded.latest[:, :, None]], axis=2))
-    return state_table(view(bank.catalog), ids.take(pa.array(folded.entity)), folded.at, numbers)
+    """One row per customer and time of an event that counts for a product."""
+    return fold_timeline(bank, view(bank.catalog), folding(bank.catalog))
 
 
 def product_block(state: State, as_of: Float64, products: int) -> list[Float64]:
     """Columns [n, P] in the order of PRODUCT_NAMES; counts are 0 for a customer without events."""
-    numbers = state.numbers.reshape(len(state.at), products, PARTS)
+    sums = state.numbers[:, : products * len(SUMS)].reshape(len(state.at), products, len(SUMS))
     age = np.nan_to_num(as_of - state.at)[:, None]
-    counts = [np.nan_to_num(numbers[:, :, place]) * decay(age, tau) for place, (_, tau) in enumerate(SUMS)]
-    return [*counts, (as_of[:, None] - numbers[:, :, len(SUMS)]) / DAY]
+    counts = [np.nan_to_num(sums[:, :, place]) * decay(age, tau) for place, (_, _, tau) in enumerate(SUMS)]
+    latest = _latest(state, products)
+    return [*counts, *((as_of[:, None] - latest[:, :, place]) / DAY for place in range(len(LATEST)))]
+
+
+def bought_at(state: State, products: int) -> Float64:
+    """Seconds since 1970 of the last take-up that the timeline tells, [n, P]; NaN = never."""
+    return _latest(state, products)[:, :, 0]
+
+
+def _latest(state: State, products: int) -> Float64:
+    return state.numbers[:, products * len(SUMS) :].reshape(len(state.at), products, len(LATEST))
 
 
 def customer_block(blocks: list[Float64]) -> list[Float64]:
     """Columns [n] in the order of CUSTOMER_NAMES, from the product block."""
-    if blocks[0].shape[1] == 0:
-        nothing = np.zeros(len(blocks[0]))
+    bought, since = blocks[TIMES_BOUGHT], blocks[SINCE_BOUGHT]
+    if bought.shape[1] == 0:
+        nothing = np.zeros(len(bought))
         return [nothing, np.full_like(nothing, np.nan)]
-    since = blocks[-1]
-    return [blocks[0].sum(axis=1), np.fmin.reduce(since, axis=1)]
+    return [bought.sum(axis=1), np.fmin.reduce(since, axis=1)]

@@ -21,7 +21,7 @@ from features.simulation.calendar import DAY, month_starts
 from features.simulation.catalog import bank_catalog, catalog_toml
 from features.simulation.events import EventLog
 from features.simulation.files import TableFile, ids, write_table
-from features.simulation.ownership import Ownership, held_at_months, holdings_table
+from features.simulation.ownership import Ownership, first_holdings, held_at_months, holdings_table
 from features.simulation.parameters import draw_parameters
 from features.simulation.population import People, draw_people
 from features.simulation.profiles import customers_table
@@ -91,7 +91,8 @@ def _write_bank(folder: Path, customers: int, months: int, seed: int, progress: 
         need=people.need,
         address=people.address,
     )
-    ownership = Ownership(streams[3], people, truth)
+    held_first = first_holdings(streams[3], people, truth)
+    ownership = Ownership(streams[3], truth, held_first, people.known)
     with (
         progress.step("decisions and reactions", Steps.count(end / DAY) + 1) as advance,
         TableFile(folder / "timeline.parquet") as timeline,

@@ -15,7 +15,17 @@ import pandera.pandas as pandera
 import pyarrow as pa
 
 from features.arrow import Column, column_of, kernels, table_of
-from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Holding, Kind, Purpose, Table, Transaction
+from features.columns import (
+    CUSTOMER_ID,
+    EVENT_TIMESTAMP,
+    WORDS_FOR_NULL,
+    Event,
+    Holding,
+    Kind,
+    Purpose,
+    Table,
+    Transaction,
+)
 from features.problems import Problem, Rule, rows_of
 from features.schema import Attribute, AttributeKind, Bool
 
@@ -103,9 +113,6 @@ SORT_KEYS: Mapping[Table, tuple[tuple[str, Literal["ascending", "descending"]], 
     Table.TIMELINE: ((EVENT_TIMESTAMP, "ascending"), (Event.EVENT_ID, "ascending")),
 }
 """Total orders, up to rows that are equal in every column: the order of rows in a file carries no meaning."""
-
-WORDS_FOR_NULL = ("", "nan", "NaN", "NaT", "None", "null", "NULL", "<NA>")
-"""What tools write when they turn a missing id into text."""
 
 
 def arrow_schema(table: Table, attributes: tuple[Attribute, ...] = ()) -> pa.Schema:

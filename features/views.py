@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from features import consent, engagement, habits, holdings, market, profile, purchases, transactions
+from features import consent, engagement, habits, holdings, hours, market, profile, purchases, transactions
 from features.catalog import Catalog
 from features.importing import Bank
 from features.schema import Attribute, View
@@ -22,6 +22,7 @@ def views(catalog: Catalog, attributes: Sequence[Attribute]) -> tuple[View, ...]
         purchases.view(catalog),
         consent.view(catalog),
         habits.view(catalog),
+        hours.view(catalog),
         market.view(catalog),
     )
 
@@ -31,6 +32,6 @@ def state_tables(bank: Bank) -> Iterator[tuple[View, pa.Table]]:
 
     At most one row per key and time; a view whose table the bank did not bring has no rows.
     """
-    modules = (profile, holdings, transactions, engagement, purchases, consent, habits, market)
+    modules = (profile, holdings, transactions, engagement, purchases, consent, habits, hours, market)
     for view, module in zip(views(bank.catalog, bank.attributes), modules, strict=True):
         yield view, module.states(bank)

@@ -11,9 +11,11 @@ from fastapi import FastAPI
 
 from serving import problems
 from serving.calls import add_decisions, add_ranking, add_records
+from serving.calls_events import add_events, add_timeline
+from serving.console.pages import add_console
 from serving.desk import Desk, Office
 from serving.health import add_health
-from serving.limits import BodyLimit
+from serving.limits import LARGER, BodyLimit
 from serving.metrics import Meters, Timed
 from serving.opening import Opening
 
@@ -43,9 +45,11 @@ def create_app(
         title="nextbest", version="1", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
     )
     office = Office(opening, clock, new_decision_id, Desk(in_flight, waiting), Meters())
+    office.meters.follow(opening)
     problems.install(app)
-    for add in (add_decisions, add_ranking, add_records, add_health):
+    for add in (add_decisions, add_ranking, add_records, add_events, add_timeline, add_health, add_console):
         add(app, office)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(Timed, meters=office.meters, calls={f"/v1/{call}": call for call in ("decide", "route", "rank")})
+    app.add_middleware(BodyLimit, larger=LARGER)
+    timed = {f"/v1/{call}": call for call in ("decide", "route", "rank", "events")}
+    app.add_middleware(Timed, meters=office.meters, calls=timed)
     return app

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 
 from serving import contract
 from serving.account import account, replayed_account
-from serving.caps import CapReached
+from serving.caps import NotReserved
 from serving.decision import Decision, Reason
 from serving.desk import Office, json_body
 from serving.metrics import Meters
@@ -20,7 +20,7 @@ from serving.problems import Problem, documented
 from serving.route import decision_for
 
 TRIES = 4
-"""How often one request is decided: once, and three times more where a cap was reached meanwhile."""
+"""How often one request is decided: once, and three times more where a cap was reached or consent changed meanwhile."""
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _DECISION_ID = re.compile(r"[0-9a-f]{32}")
 _KEY_PARAMETER = {
@@ -133,7 +133,7 @@ async def _answered(
 def _settle(
     decide: Callable[[], Decision], new_decision_id: Callable[[], str], record: Callable[[Decision], bytes]
 ) -> bytes:
-    """Decide and record; where another decision took the last place under a cap meanwhile, decide again knowing of it.
+    """Decide and record; where a cap was reached or consent changed meanwhile, decide again knowing of it.
 
     After `TRIES` the customer is not contacted: whoever is this much in demand has been written to enough.
     """
@@ -141,9 +141,8 @@ def _settle(
         decision = decide()
         try:
             return record(decision)
-        except CapReached as error:
-            reached = error.cap
-    reason = Reason(reached.rule_id, "other decisions kept taking the last contact that this limit allows")
+        except NotReserved as error:
+            reason = Reason(error.rule, error.why)
     return record(decision.without_contact(new_decision_id(), reason))
 
 
@@ -152,11 +151,18 @@ def _record(
 ) -> bytes:
     """The answer to send, durable; with a key that another call used meanwhile, that call's answer.
 
-    Raises CapReached where the contact has no room; nothing is recorded then.
+    Raises NotReserved where the contact may not be made any more; nothing is recorded then.
     """
     answer = orjson.dumps(decision.answer())
     stored = serving.ledger.record(
-        decision, now, answer, key, request_hash, contact=decision.contact, caps=decision.caps
+        decision,
+        now,
+        answer,
+        key,
+        request_hash,
+        contact=decision.contact,
+        caps=decision.caps,
+        consent_version=decision.consent_version,
     )
     if stored == answer:
         meters.decided(decision)

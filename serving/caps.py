@@ -51,13 +51,40 @@ class Cap:
         return self.scope == "overall" or of_contact[self.scope] == self.value
 
 
-class CapReached(Exception):
-    """One more contact would break this cap. Nothing was written; deciding again finds another action, or none."""
+class NotReserved(Exception):
+    """The contact may not be made after all. Nothing was written; deciding again finds another action, or none.
+
+    rule, why: the reason not to contact the customer where that happens again and again.
+    """
+
+    def __init__(self, rule: str, why: str, detail: str) -> None:
+        super().__init__(f"{rule}: {detail}")
+        self.rule = rule
+        self.why = why
+
+
+class CapReached(NotReserved):
+    """One more contact would break this cap."""
 
     def __init__(self, cap: Cap) -> None:
         what = "contacts" if cap.scope == "overall" else f"contacts of {cap.scope} {cap.value}"
-        super().__init__(f"{cap.rule_id}: at most {cap.most} {what} in its window, and so many there are")
+        super().__init__(
+            cap.rule_id,
+            "other decisions kept taking the last contact that this limit allows",
+            f"at most {cap.most} {what} in its window, and so many there are",
+        )
         self.cap = cap
+
+
+class ConsentChanged(NotReserved):
+    """The customer said something about consent, or complained, after that was read for this decision."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "consent_changed",
+            "the customer's consent kept changing while this was decided",
+            "consent changed between reading it and reserving the contact",
+        )
 
 
 def check(contact: Contact, caps: Sequence[Cap], live: Iterable[Contact]) -> None:

@@ -190,4 +190,5 @@ def ranks(probabilities: Float64, available: Bool) -> npt.NDArray[np.int32]:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

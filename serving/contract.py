@@ -137,6 +137,8 @@ class HopDocument(BaseModel):
     channel: str
     send_at: datetime
     deadline: datetime = Field(description="Failed, or not arrived by then: the next channel follows.")
+    content_id: str | None = Field(description="What is said on this channel; null: the catalogue has no contents.")
+    text: str | None
 
 
 class DecideAnswer(Answer):
@@ -224,12 +226,19 @@ def parse(kind: type[Request], body: bytes) -> Request:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        if found[0]["type"] == "json_invalid":
+        errors = flaws(error)
+        if errors is None:
             raise Problem(400, "not-json", "the body is not JSON") from None
-        # Names of extra fields come from the caller, so the pointer stops above them.
-        errors = [(_pointer(item["loc"], item["type"]), item["msg"]) for item in found[:20]]
         raise Problem(422, "invalid-request", "the request breaks the contract; see errors", errors) from None
+
+
+def flaws(error: ValidationError) -> list[tuple[str, str]] | None:
+    """Where the contract is broken, the first 20 as (JSON pointer, detail); None: it is not JSON at all."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    if found[0]["type"] == "json_invalid":
+        return None
+    # Names of extra fields come from the caller, so the pointer stops above them.
+    return [(_pointer(item["loc"], item["type"]), item["msg"]) for item in found[:20]]
 
 
 def fingerprint(call: str, request: Strict) -> str:

@@ -8,23 +8,18 @@ question on the same features gives the same decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
-from features import consent, holdings, profile
-from features.catalog import Catalog
 from features.columns import Purpose
-from features.schema import Attribute, Bool, Float64, Rows, RowSchema, States
+from features.schema import Float64
 from serving.arms import AGENT, Lottery, arm_of, business_as_usual, lottery, why_arm, withheld
 from serving.candidates import Offer, offers
-from serving.content import Contents, Value, customer_values
+from serving.content import Contents
 from serving.decision import Ask, Candidate, Decision, Ranked, Ranking, Reason, Removed, Versions
-from serving.eligibility import contactable, rankable, removed_channels, removed_products
-from serving.errors import FeaturesUnavailable
 from serving.explain import (
     all_kept_back,
     blocked,
@@ -36,62 +31,22 @@ from serving.explain import (
     unscored,
     why_chosen,
 )
-from serving.history import History
-from serving.policies import Layers
+from serving.lookup import Look, Lookup
 from serving.policy import Policy, draw, greedy
 from serving.prices import Prices
+from serving.registry import PRIOR
 from serving.reservation import reserved, sendable
 from serving.schedule import ALL_ALIKE, Scheduler
 from serving.scoring import Panel, Scores
-from serving.situation import Situation
 from serving.value import Worth, pressure
 
 NO_CONTACT = Candidate(None, 0.0)
 
 
-class Customers(Protocol):
-    """Where online states come from: `features.packed.OnlineStates`."""
+@dataclass(frozen=True, kw_only=True)
+class Decider(Lookup):
+    """Decides and ranks, from what it looks up."""
 
-    def read(self, customer_ids: Sequence[str]) -> States:
-        """The newest states of these customers, in their order."""
-        ...
-
-
-Assemble = Callable[[States, Float64, RowSchema], Rows]
-"""`features.assemble.assemble`: states [n] and moments [n] (seconds since 1970 UTC) → rows [n]."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What was known of one customer at the moment of the question.
-
-    `later` names the views whose newest state is younger than that moment. The online store keeps only the newest
-    state, so what such a view said before cannot be told: it is unknown, never answered with what came later.
-    refused: bool [1, H], channels without consent for the purpose asked. `customer` is empty for an unknown customer.
-    ruled_out: products and channels that the declared rules refuse in this situation.
-    """
-
-    known: bool
-    later: frozenset[str]
-    states: States
-    rows: Rows
-    refused: Bool
-    rows_of: Callable[[RowSchema], Rows]
-    customer: Mapping[str, Value]
-    situation: Situation
-    ruled_out: tuple[Removed, ...]
-
-
-@dataclass(frozen=True)
-class Decider:
-    """Decides and ranks. Every part is injected; `schema` is any row schema of this build, for held and opted out."""
-
-    catalog: Catalog
-    attributes: tuple[Attribute, ...]
-    customers: Customers
-    history: History
-    assemble: Assemble
-    schema: RowSchema
     products: Panel
     channels: Panel
     contents: Contents
@@ -104,9 +59,15 @@ class Decider:
     """What a campaign under way says that contacts are worth elsewhere."""
 
     @cached_property
-    def layers(self) -> Layers:
-        """The catalogue's policies as rule objects."""
-        return Layers.of(self.catalog)
+    def priors(self) -> str:
+        """The priors that the worth of a contact rests on (`serving.response`), which move without the champions."""
+        panels = (("products", self.products), ("channels", self.channels))
+        return "".join(
+            f" {name}-prior={source.version}"
+            for name, panel in panels
+            for source in panel.sources
+            if source.name == PRIOR
+        )
 
     def decide(self, ask: Ask, decision_id: str) -> Decision:
         """The next best action for one customer, or no contact; FeaturesUnavailable where consent cannot be read."""
@@ -177,62 +138,6 @@ class Decider:
             len(scores.dropped),
             self.versions({self.products.question: scores.version}),
         )
-
-    def look_up(self, ask: Ask) -> Look:
-        """What is known of the customer; FeaturesUnavailable, LedgerUnavailable where that cannot be read."""
-        moment = np.array([ask.as_of.timestamp()])  # [1]
-        try:
-            states = self.customers.read([ask.customer_id])
-            rows = self.assemble(states, moment, self.schema)
-            refused = consent.refused(states[consent.NAME], len(self.catalog.channels), _consent_purpose(ask))
-        except Exception as error:
-            raise FeaturesUnavailable(f"online features cannot be read ({type(error).__name__}: {error})") from error
-        assembled = {self.schema.fingerprint: rows}
-
-        def rows_of(schema: RowSchema) -> Rows:
-            if schema.fingerprint not in assembled:
-                assembled[schema.fingerprint] = self.assemble(states, moment, schema)
-            return assembled[schema.fingerprint]
-
-        facts = states[profile.NAME]
-        known = bool(facts.at[0] <= moment[0])  # False for NaN: never seen
-        later = frozenset(name for name, state in states.items() if state.at[0] > moment[0])
-        customer = customer_values(self.attributes, facts) if known else {}
-        held = frozenset(name for name, has in zip(self.catalog.product_ids, rows.held[0], strict=True) if has)
-        situation = Situation(
-            ask.as_of,
-            self.layers.zone(customer.get("time_zone")),
-            Purpose(ask.purpose),
-            customer,
-            None if holdings.NAME in later else held,
-            self.history.past(ask.customer_id, self.layers.since(ask.as_of), ask.as_of),
-        )
-        refusals = (*self.layers.products(situation), *self.layers.channels(situation))
-        return Look(known, later, states, rows, refused, rows_of, customer, situation, refusals)
-
-    def eligible(self, ask: Ask, look: Look) -> tuple[Bool, Bool]:
-        """Products [P] and channels [H] that may be used; both all False where either has none."""
-        products = rankable(look.rows, self.catalog, [_set(ask.eligible)])[0]
-        if holdings.NAME in look.later:
-            products &= np.array([not product.holdable for product in self.catalog.products], dtype=np.bool_)
-        channels = contactable(look.refused, self.catalog, _set(ask.channels))[0]
-        gone = {(removed.subject, removed.id) for removed in look.ruled_out}
-        products &= np.array([("product", name) not in gone for name in self.catalog.product_ids], dtype=np.bool_)
-        channels &= np.array([("channel", name) not in gone for name in self.catalog.channel_ids], dtype=np.bool_)
-        return products, channels
-
-    def removed(self, ask: Ask, look: Look) -> tuple[Removed, ...]:
-        """Products and channels that may not be used, each with the rule that says so."""
-        later = holdings.NAME in look.later
-        unsure = (
-            Removed("product", product.id, "holdings_not_known", "its holdings are newer than as_of")
-            for product in self.catalog.products
-            if later and product.holdable
-        )
-        products = removed_products(look.rows, self.catalog, _set(ask.eligible))
-        ours = (*products, *unsure, *removed_channels(look.refused, self.catalog, _set(ask.channels)))
-        named = {(removed.subject, removed.id) for removed in ours}
-        return (*ours, *(gone for gone in look.ruled_out if (gone.subject, gone.id) not in named))
 
     def _choose(
         self, ask: Ask, decision_id: str, possible: Sequence[Offer], look: Look, products: Scores, channels: Scores
@@ -322,23 +227,8 @@ class Decider:
         versions = self.versions({})
         return Decision(decision_id, ask, None, 1.0, 0.0, (NO_CONTACT,), (1.0,), removed, reasons, (), 0, (), versions)
 
-    def language(self, ask: Ask, look: Look) -> str | None:
-        """The one asked for, else the customer's own."""
-        spoken = look.customer.get("language")
-        return ask.language or (spoken if isinstance(spoken, str) else None)
-
     def versions(self, models: Mapping[str, str]) -> Versions:
         """What stamps an answer; models: question → version."""
         priced = f" prices={self.prices.version}" if self.prices else ""
-        return Versions(
-            models, f"{self.policy.version}{priced}", self.features_version, self.catalog_version, self.layers.version
-        )
-
-
-def _consent_purpose(ask: Ask) -> Purpose:
-    """A mandatory message skips limits, never a refused channel: where service is refused, so is it."""
-    return Purpose.MARKETING if ask.purpose == Purpose.MARKETING else Purpose.SERVICE
-
-
-def _set(names: tuple[str, ...] | None) -> frozenset[str] | None:
-    return None if names is None else frozenset(names)
+        policy = f"{self.policy.version}{self.priors}{priced}"
+        return Versions(models, policy, self.features_version, self.catalog_version, self.layers.version)

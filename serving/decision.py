@@ -152,6 +152,11 @@ class Decision:
     """No contact because what was drawn found no room under a cap, again and again: nothing was drawn."""
 
     @property
+    def consent_version(self) -> int | None:
+        """Of the consent that this was decided on; the ledger makes no contact on an older one. None: do not ask."""
+        return self.past.consent_version
+
+    @property
     def send_at(self) -> datetime | None:
         """When the action is to be sent; None for no contact."""
         return self.chain[0].send_at if self.chain else None
@@ -192,12 +197,32 @@ class Decision:
             "degraded_because": list(self.degraded),
             "fallback_channels": list(self.fallback_channels),
             "send_at": None if self.send_at is None else rfc3339(self.send_at),
-            "chain": [
-                {"channel": hop.channel, "send_at": rfc3339(hop.send_at), "deadline": rfc3339(hop.deadline)}
-                for hop in self.chain
-            ],
+            "chain": [self._hop(hop) for hop in self.chain],
             "versions": asdict(self.versions),
         }
+
+    def _hop(self, hop: Hop) -> dict[str, Any]:
+        """A hop with what it says: the action's own text, on another channel the best one for the same product."""
+        says = self._says(hop.channel)
+        return {
+            "channel": hop.channel,
+            "send_at": rfc3339(hop.send_at),
+            "deadline": rfc3339(hop.deadline),
+            "content_id": says and says.content_id,
+            "text": says and says.text,
+        }
+
+    def _says(self, channel: str) -> Action | None:
+        chosen = self.action
+        if chosen is None or chosen.channel == channel:
+            return chosen
+        same = [
+            (candidate.value, candidate.action)
+            for candidate in self.candidates
+            if candidate.action
+            and (candidate.action.product_id, candidate.action.channel) == (chosen.product_id, channel)
+        ]
+        return max(same, key=lambda one: one[0])[1] if same else None
 
     def record(self) -> dict[str, Any]:
         """The document that the ledger keeps: the answer, the question, and every candidate with its propensity."""

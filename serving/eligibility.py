@@ -9,21 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 
+from features import holdings, purchases
 from features.catalog import Catalog, Product
 from features.policies import AudienceRule, HoldingRule, PeriodRule, ReachRule
-from features.schema import Bool, Rows
+from features.schema import Bool, Float64, Rows, States
 from serving.decision import Removed
 from serving.situation import Situation
 
+BOOKED_WITHIN = timedelta(days=30)
+"""How long the bank's holdings may take to tell of a take-up; after that they are believed."""
 
-def rankable(rows: Rows, catalog: Catalog, eligible: Sequence[frozenset[str] | None]) -> Bool:
+
+def rankable(
+    rows: Rows, catalog: Catalog, eligible: Sequence[frozenset[str] | None], taken: Bool | None = None
+) -> Bool:
     """Bool [n, P]: products that customer n may be offered.
 
     A holder is not offered a `holdable` product again; where `eligible[n]` is a set, only its products are allowed.
+    taken: bool [n, P], `just_taken_up`, whose products are not offered either; None: that is not asked.
     """
     if len(eligible) != len(rows):
         raise ValueError(f"rankable needs one eligible set (or None) per row, however {len(eligible)} != {len(rows)}")
@@ -31,10 +38,12 @@ def rankable(rows: Rows, catalog: Catalog, eligible: Sequence[frozenset[str] | N
     for position, wanted in enumerate(eligible):
         if wanted is not None:
             allowed[position] &= np.array([product in wanted for product in catalog.product_ids], dtype=np.bool_)
-    return allowed
+    return allowed if taken is None else allowed & ~taken
 
 
-def removed_products(rows: Rows, catalog: Catalog, eligible: frozenset[str] | None) -> Iterator[Removed]:
+def removed_products(
+    rows: Rows, catalog: Catalog, eligible: frozenset[str] | None, taken: Bool | None = None
+) -> Iterator[Removed]:
     """The reasons behind `rankable` for the single customer in `rows`, plus eligible ids the catalogue lacks."""
     held = _held_again(rows, catalog)[0]
     for position, product in enumerate(catalog.product_ids):
@@ -42,8 +51,24 @@ def removed_products(rows: Rows, catalog: Catalog, eligible: frozenset[str] | No
             yield Removed("product", product, "not_eligible", "not in the request's eligible list")
         elif held[position]:
             yield Removed("product", product, "held", "the customer holds it, and a holder is not offered it again")
+        elif taken is not None and taken[0, position]:
+            yield Removed(
+                "product", product, "just_taken_up", "the customer took it up; holdings do not tell of it yet"
+            )
     for product in sorted((eligible or frozenset()) - set(catalog.product_ids)):
         yield Removed("product", product, "unknown_product", "not in the catalogue")
+
+
+def just_taken_up(states: States, as_of: Float64, catalog: Catalog) -> Bool:
+    """Bool [n, P]: holdable products that were taken up in the days before the moments [n] (seconds since 1970), later
+    than all that the holdings tell of them. Who has just bought holds, though the bank has not booked it yet."""
+    count = len(catalog.products)
+    holdable = np.array([product.holdable for product in catalog.products], dtype=np.bool_)
+    bought = purchases.bought_at(states[purchases.NAME], count)
+    told = holdings.told_at(states[holdings.NAME], count)
+    age = as_of[:, None] - bought  # NaN where never, and then no comparison holds
+    recent: Bool = (age >= 0) & (age <= BOOKED_WITHIN.total_seconds())
+    return recent & ~(told >= bought) & holdable[None, :]
 
 
 def contactable(refused: Bool, catalog: Catalog, channels: frozenset[str] | None) -> Bool:

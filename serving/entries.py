@@ -13,9 +13,11 @@ import orjson
 
 from features.columns import Kind
 from features.times import micros
-from serving.caps import Cap, Contact
+from serving.caps import Cap, ConsentChanged, Contact, check
 from serving.decision import Decision
 from serving.errors import KeyReused
+from serving.events import TimelineEvent
+from serving.history import Known
 
 SEEDED_AT_ONCE = 10_000
 """Contacts that are seeded in one transaction."""
@@ -23,29 +25,43 @@ SEEDED_AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class Entry:
-    """One decision as it will be written; `decision`, `event` and `contact` are rows in their tables' column order."""
+    """One decision as it will be written; `decision` is the row in its table's column order."""
 
     customer_id: str
     decision: tuple[str, str, int, bytes, bytes]
-    event: tuple[Any, ...]
+    event: TimelineEvent
     contact: Contact | None
     caps: tuple[Cap, ...]
     now_us: int
+    consent_version: int | None
 
     @classmethod
     def of(
-        cls, decision: Decision, recorded_at: datetime, answer: bytes, contact: Contact | None, caps: Sequence[Cap]
+        cls,
+        decision: Decision,
+        recorded_at: datetime,
+        answer: bytes,
+        contact: Contact | None,
+        caps: Sequence[Cap],
+        consent_version: int | None,
     ) -> Entry:
         # Hundreds of candidates are much alike: a tenth of the bytes reaches the disk.
         record = zlib.compress(orjson.dumps({**decision.record(), "recorded_at": recorded_at}), 1)
         now_us, customer_id = micros(recorded_at), decision.ask.customer_id
         row = (decision.decision_id, customer_id, now_us, record, answer)
-        return cls(customer_id, row, _decided(decision, now_us), contact, tuple(caps), now_us)
+        return cls(customer_id, row, _decided(decision, now_us), contact, tuple(caps), now_us, consent_version)
 
     @property
     def since_us(self) -> int:
         """The start of the longest window that has to be counted."""
         return min((cap.since_us for cap in self.caps), default=self.now_us)
+
+    def admit(self, known: Known) -> None:
+        """Raise ConsentChanged or CapReached where the contact may not be made; known: with contacts after since_us."""
+        if self.contact:
+            if self.consent_version not in (None, known.consent_version):
+                raise ConsentChanged
+            check(self.contact, self.caps, known.contacts)
 
 
 def unpacked(record: bytes) -> bytes:
@@ -69,21 +85,19 @@ def chunks(contacts: Iterable[Contact]) -> Iterator[list[tuple[Any, ...]]]:
         yield [astuple(contact) for contact in sorted(chunk, key=lambda contact: contact.decision_id)]
 
 
-def _decided(decision: Decision, recorded_us: int) -> tuple[Any, ...]:
-    """The row of table `timeline`: channel, product and content are null where the choice was not to contact."""
+def _decided(decision: Decision, recorded_us: int) -> TimelineEvent:
+    """The decision as an event: channel, product and content are null where the choice was not to contact."""
     action = decision.action
-    return (
-        f"decided:{decision.decision_id}",
-        decision.ask.customer_id,
-        micros(decision.ask.as_of),
-        Kind.DECIDED.value,
-        action and action.channel,
-        decision.ask.purpose,
-        action and action.product_id,
-        action and action.content_id,
-        decision.decision_id,
-        None,
-        decision.propensity,
-        None,
-        recorded_us,
+    return TimelineEvent(
+        event_id=f"decided:{decision.decision_id}",
+        customer_id=decision.ask.customer_id,
+        at_us=micros(decision.ask.as_of),
+        kind=Kind.DECIDED.value,
+        channel=action.channel if action else None,
+        purpose=decision.ask.purpose,
+        product_id=action.product_id if action else None,
+        content_id=action.content_id if action else None,
+        decision_id=decision.decision_id,
+        propensity=decision.propensity,
+        created_us=recorded_us,
     )

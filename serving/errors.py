@@ -4,12 +4,13 @@ NextbestError
 ├── LedgerUnavailable   the decision could not be made durable: no contact may be made (503)
 ├── FeaturesUnavailable online features, consent among them, cannot be read (503)
 ├── KeyReused           an idempotency key came back with another request (422)
-└── NotReady            features or ledger are not open yet (503)
+├── NotReady            features or ledger are not open yet (503)
+└── RegistryUnreachable the model registry does not answer (an ArtefactError too: what is loaded keeps serving)
 """
 
 from __future__ import annotations
 
-from features.errors import NextbestError
+from features.errors import ArtefactError, NextbestError
 
 
 class LedgerUnavailable(NextbestError):
@@ -26,3 +27,7 @@ class NotReady(NextbestError):
 
 class FeaturesUnavailable(NextbestError):
     """The online features cannot be read. Consent is among them, so no decision can be made without."""
+
+
+class RegistryUnreachable(ArtefactError):
+    """The model registry does not answer; what it would say is not known."""

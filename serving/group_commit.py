@@ -15,11 +15,13 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from serving.caps import CapReached
+from serving.caps import NotReserved
 from serving.errors import KeyReused, LedgerUnavailable
 
 GROUP = 256
 """Most requests in one transaction: bounds how long the first of them waits."""
+PROMISED = (KeyReused, NotReserved, LedgerUnavailable)
+"""What a piece of work may raise; whatever else it raises fails its whole group."""
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
@@ -51,10 +53,10 @@ class Writer:
     def open(self) -> bool:
         return not self._closed and self._thread.is_alive()
 
-    def submit(self, work: Work[Result]) -> Result:
-        """Do `work` inside a transaction; its result once that is on disk.
+    def submit(self, work: Work[Result], patient: bool = False) -> Result:
+        """Do `work` inside a transaction; its result once that is on disk. patient: wait for it as long as it takes.
 
-        Others share the transaction, so `work` writes nothing before it raises KeyReused or CapReached.
+        Others share the transaction; where `work` raises one of PROMISED, what it wrote is undone and theirs is not.
         """
         request = _Request(work, Future())
         with self._accept:  # after close() has put its end mark, nothing may follow it
@@ -65,7 +67,7 @@ class Writer:
             except queue.Full:
                 raise LedgerUnavailable("the ledger cannot keep up: too many decisions wait for the disk") from None
         try:
-            result: Result = request.done.result(self._patience)
+            result: Result = request.done.result(None if patient else self._patience)
             return result
         except TimeoutError:
             # Withdrawn if the writer has not taken it; else it may yet be written, which is safe: it was not answered.
@@ -115,10 +117,13 @@ def _commit(connection: sqlite3.Connection, group: list[_Request]) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
         for request in group:
+            connection.execute("SAVEPOINT request")
             try:
                 outcomes.append(request.work(connection))
-            except (KeyReused, CapReached) as error:  # found before anything was written
+            except PROMISED as error:
+                connection.execute("ROLLBACK TO request")
                 outcomes.append(error)
+            connection.execute("RELEASE request")
         connection.execute("COMMIT")
     except Exception as error:
         with contextlib.suppress(sqlite3.Error):

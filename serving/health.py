@@ -39,11 +39,12 @@ def _state(serving: Serving) -> dict[str, object]:
     return {
         "ready": True,
         "models": {
-            panel.question: [{"name": source.name, "version": source.version} for source in panel.sources]
-            for panel in (decider.products, decider.channels)
+            question: [{"name": name, "version": version} for name, version in sources]
+            for question, sources in serving.models.items()
         },
         "degraded": serving.degraded,
         "features": decider.features_version,
         "catalog": decider.catalog_version,
         "policy": decider.policy.version,
+        "reload": serving.reloader.state.document() if serving.reloader else None,
     }

@@ -1,7 +1,7 @@
-"""What happened between the bank and a customer before a decision: contacts from the ledger, responses from the bank.
+"""What happened between the bank and a customer before a decision: what the ledger knows, and what was imported.
 
-The ledger counts contacts, our own and, once seeded, those of the imported timeline. Responses are kept in memory, in
-the order of time per customer.
+The ledger counts contacts, our own and, once seeded, those of the imported timeline; it has the responses and the live
+state of the events that it was given. Imported responses are kept in memory, in the order of time per customer.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -20,6 +21,8 @@ from features.importing import Bank
 from features.policy_file import NEGATIVE
 from features.times import micros
 from serving.caps import Contact
+from serving.events import TimelineEvent
+from serving.receipts import DELIVERIES, settled
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,22 @@ class Response:
     product_id: str | None
     group: str | None
     """The product's group."""
+    event_id: str = field(default="", compare=False)
+    """Tells a response that was imported and is in the ledger too from two; no rule looks at it."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a ledger knows of one customer at one moment, all of it read at once.
+
+    responses: negative ones up to the moment, in the order of time. live: the live state of all events that it was
+    given, None without any. consent_version: rises whenever the customer says something about consent, or complains.
+    """
+
+    contacts: tuple[Contact, ...] = ()
+    responses: tuple[Response, ...] = ()
+    live: bytes | None = None
+    consent_version: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,12 +59,19 @@ class Past:
 
     contacts: tuple[Contact, ...] = ()
     responses: tuple[Response, ...] = ()
+    live: bytes | None = field(default=None, compare=False, repr=False)
+    """The live state (`features.live`), to be merged with the imported features; a record keeps what came out."""
+    consent_version: int | None = field(default=None, compare=False)
+    """As in Known; None: not read from a ledger, and so never out of date."""
 
     def document(self) -> dict[str, Any]:
-        """As JSON-ready values, of which `of` makes it again."""
+        """As JSON-ready values, of which `of` makes it again, but for what was known at that moment alone."""
         return {
             "contacts": [dict(vars(contact)) for contact in self.contacts],
-            "responses": [dict(vars(response)) for response in self.responses],
+            "responses": [
+                {name: value for name, value in vars(response).items() if name != "event_id"}
+                for response in self.responses
+            ],
         }
 
     @classmethod
@@ -61,18 +87,19 @@ class History(Protocol):
     """The seam between the rules and what remembers."""
 
     def past(self, customer_id: str, since: datetime | None, now: datetime) -> Past:
-        """Contacts after `since` (None: none are wanted) that count at `now`, and responses known by `now`.
+        """Contacts after `since` (None: none are wanted) that count at `now`, responses by `now`, and the live state.
 
         Raises LedgerUnavailable where it cannot be known: without it nobody may be contacted.
         """
         ...
 
 
-class Contacts(Protocol):
+class Knows(Protocol):
     """What history needs of a ledger."""
 
-    def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
-        """The contacts with at_us > since_us that are sent, or reserved and not lapsed at now_us."""
+    def known(self, customer_id: str, since_us: int | None, now_us: int) -> Known:
+        """Contacts with at_us > since_us (None: none are wanted) that are sent, or reserved and not lapsed at now_us,
+        and what else is known of the customer."""
         ...
 
 
@@ -90,43 +117,60 @@ class RecordedPast:
 class Remembered:
     """History as it is served: a ledger, and the responses of the imported timeline by customer."""
 
-    ledger: Contacts
+    ledger: Knows
     responses: Mapping[str, tuple[Response, ...]]
 
     def past(self, customer_id: str, since: datetime | None, now: datetime) -> Past:
         now_us = micros(now)
-        contacts = () if since is None else self.ledger.contacts(customer_id, micros(since), now_us)
-        answered = self.responses.get(customer_id, ())
-        return Past(contacts, tuple(response for response in answered if response.at_us <= now_us))
+        known = self.ledger.known(customer_id, None if since is None else micros(since), now_us)
+        imported = [one for one in self.responses.get(customer_id, ()) if one.at_us <= now_us]
+        ids = {response.event_id for response in imported}
+        given = [response for response in known.responses if response.event_id not in ids]
+        both = tuple(sorted((*imported, *given), key=lambda one: (one.at_us, one.event_id)))
+        return Past(known.contacts, both, known.live, known.consent_version)
 
 
 def responses(bank: Bank) -> dict[str, tuple[Response, ...]]:
     """The negative responses of the imported timeline, by customer, in the order of time."""
     table = bank.tables[Table.TIMELINE]
     table = table.filter(pc.is_in(table[Event.KIND], pa.array([str(kind) for kind in NEGATIVE])))
-    columns = (EVENT_TIMESTAMP, Event.KIND, Event.CHANNEL, Event.PRODUCT_ID)
+    columns = (EVENT_TIMESTAMP, Event.KIND, Event.CHANNEL, Event.PRODUCT_ID, Event.EVENT_ID)
     groups = groups_of(bank.catalog)
     found: dict[str, list[Response]] = {}
-    for customer, at_us, kind, channel, product in _lines(table, CUSTOMER_ID, *columns):
-        found.setdefault(customer, []).append(Response(at_us, kind, channel, product, groups.get(product)))
+    for customer, at_us, kind, channel, product, event in _lines(table, CUSTOMER_ID, *columns):
+        found.setdefault(customer, []).append(Response(at_us, kind, channel, product, groups.get(product), event))
     return {customer: tuple(sorted(given, key=lambda one: one.at_us)) for customer, given in found.items()}
 
 
 def contacts(bank: Bank) -> Iterator[Contact]:
-    """The contacts of the imported timeline: what was sent; for a bank that keeps no such events, what was decided.
+    """The contacts of the imported timeline: messages that were sent and did not fail, one of each decision.
 
-    A contact without a purpose counts as marketing: it may have been.
+    For a bank whose own log keeps no such events they are also what it decided; not what the ledger decided, which has
+    reserved those contacts itself. One without a purpose counts as marketing: it may have been.
     """
     table = bank.tables[Table.TIMELINE]
-    contact = table.filter(pc.is_valid(table[Event.CHANNEL]))
-    sent = contact.filter(pc.equal(contact[Event.KIND], Kind.SENT.value))
-    if not sent.num_rows:
-        sent = contact.filter(pc.equal(contact[Event.KIND], Kind.DECIDED.value))
     groups = groups_of(bank.catalog)
+    deliveries = table.filter(pc.is_in(table[Event.KIND], pa.array([str(kind) for kind in DELIVERIES])))
+    if pc.any(pc.equal(deliveries[Event.KIND], Kind.SENT.value)).as_py():
+        for _, events in groupby(_events(deliveries), key=lambda event: event.customer_id):
+            of_customer = list(events)
+            yield from settled(of_customer, of_customer, groups).lasting
+    table = bank.own_timeline
+    if pc.any(pc.equal(table[Event.KIND], Kind.SENT.value)).as_py():
+        return
+    decided = table.filter(pc.and_(pc.equal(table[Event.KIND], Kind.DECIDED.value), pc.is_valid(table[Event.CHANNEL])))
     columns = (CUSTOMER_ID, EVENT_TIMESTAMP, Event.CHANNEL, Event.PRODUCT_ID, Event.PURPOSE, Event.EVENT_ID)
-    for customer, at_us, channel, product, purpose, event in _lines(sent, *columns):
+    for customer, at_us, channel, product, purpose, event in _lines(decided, *columns):
         group = groups.get(product)
         yield Contact(customer, at_us, channel, product, group, purpose or Purpose.MARKETING.value, event, None)
+
+
+def _events(table: pa.Table) -> Iterator[TimelineEvent]:
+    """The rows of a timeline as events, a customer's together."""
+    columns = ("event_id", "customer_id", "event_timestamp", "kind", "channel", "purpose", "product_id", "content_id")
+    ordered = table.sort_by([(CUSTOMER_ID, "ascending"), (EVENT_TIMESTAMP, "ascending")])
+    for line in _lines(ordered, *columns, Event.DECISION_ID, Event.MESSAGE_ID):
+        yield TimelineEvent(*line)
 
 
 def groups_of(catalog: Catalog) -> dict[str, str | None]:

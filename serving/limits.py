@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,25 +12,35 @@ from serving import problems
 MAX_BODY = 64 * 1024
 """Bytes; a decide request with a thousand eligible products has 30,000."""
 BODY_SECONDS = 10.0
+LARGER = {"/v1/events": 1024 * 1024}
+"""Bytes, by path: 500 events with long ids have 300,000."""
 
 
 class BodyLimit:
     """ASGI middleware: reads the whole body, with or without content-length, and refuses a large or slow one.
 
-    The request below it finds the body complete, in one message.
+    The request below it finds the body complete, in one message. larger: other limits than max_body, by path.
     """
 
-    def __init__(self, app: ASGIApp, max_body: int = MAX_BODY, seconds: float = BODY_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_body: int = MAX_BODY,
+        seconds: float = BODY_SECONDS,
+        larger: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
         self._max_body = max_body
+        self._larger = larger or {}
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _declared(scope) > self._max_body:
-            await self._refuse(scope, receive, send)
+        most = self._larger.get(scope["path"], self._max_body)
+        if _declared(scope) > most:
+            await self._refuse(scope, receive, send, most)
             return
         body = bytearray()
         try:
@@ -39,8 +51,8 @@ class BodyLimit:
                     if message["type"] == "http.disconnect":
                         return
                     body += message.get("body", b"")
-                    if len(body) > self._max_body:
-                        await self._refuse(scope, receive, send)
+                    if len(body) > most:
+                        await self._refuse(scope, receive, send, most)
                         return
                     more = message.get("more_body", False)
         except TimeoutError:
@@ -51,8 +63,8 @@ class BodyLimit:
             return
         await self._app(scope, _replay(bytes(body), receive), send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        detail = f"a body has at most {self._max_body} bytes"
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
+        detail = f"a body has at most {most} bytes"
         # The rest of the body is not read, so the connection cannot be used again.
         answer = problems.response(413, "body-too-large", detail, headers={"connection": "close"})
         await answer(scope, receive, send)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.decision import Decision, Ranking
+
+if TYPE_CHECKING:
+    from serving.opening import Opening
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 4.096)
@@ -31,6 +38,13 @@ class Meters:
         self._removed = Counter(
             "nextbest_removed", "Candidates removed, by rule.", ["subject", "rule"], registry=self._registry
         )
+        self._events = Counter("nextbest_events", "Events received, by status.", ["status"], registry=self._registry)
+        self._freshness = Histogram(
+            "nextbest_event_freshness_seconds",
+            "From the arrival of an accepted event to its commit, after which every decision knows of it.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self._latency = Histogram(
             "nextbest_latency_seconds",
             "From the request to the start of the answer, by call and status.",
@@ -38,6 +52,17 @@ class Meters:
             buckets=_SECONDS,
             registry=self._registry,
         )
+
+    def received(self, statuses: Iterable[str], seconds: float) -> None:
+        """What became of the events of one call, and how long after their arrival every decision knew of them."""
+        for status in statuses:
+            self._events.labels(status).inc()
+            if status == "accepted":
+                self._freshness.observe(seconds)
+
+    def follow(self, opening: Opening) -> None:
+        """Show which models answer, and what became of those that an alias moved to."""
+        self._registry.register(_Models(opening))
 
     def decided(self, decision: Decision) -> None:
         self._decisions.labels("contact" if decision.action else "no_contact").inc()
@@ -58,6 +83,30 @@ class Meters:
         self._dropped.inc(answer.dropped)
         for removed in answer.removed:
             self._removed.labels(removed.subject, removed.rule).inc()
+
+
+@dataclass(frozen=True)
+class _Models(Collector):
+    """Read at each scrape from what is open then."""
+
+    opening: Opening
+
+    def collect(self) -> Iterator[Metric]:
+        versions = GaugeMetricFamily(
+            "nextbest_model_version", "1 for each version that answers.", labels=["model", "name", "version"]
+        )
+        reloads = CounterMetricFamily(
+            "nextbest_reloads", "Versions taken up or refused while serving, and failed polls.", labels=["outcome"]
+        )
+        if not self.opening.reasons:
+            serving = self.opening.serving
+            for model, sources in serving.models.items():
+                for name, version in sources:
+                    versions.add_metric([model, name, version], 1.0)
+            for outcome, count in serving.reloader.state.counts if serving.reloader else ():
+                reloads.add_metric([outcome], count)
+        yield versions
+        yield reloads
 
 
 class Timed:

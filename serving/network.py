@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from features.schema import Float32, Rows
-from serving.scorers import Layout, blocks, read_scorer_file, write_scorer_file
+from serving.scorers import Layout, blocks, check_finite, read_scorer_file, write_scorer_file
 
 ROWS_AT_ONCE = 4096
 FARTHEST = 6.0
@@ -150,5 +150,8 @@ class TorchScorer:
         layout, prior, config = read_scorer_file(folder, cls.family)
         architecture = Architecture(**config)
         network = ChoiceNetwork(architecture)
-        network.load_state_dict(load_file(folder / cls.file))
+        weights = load_file(folder / cls.file)
+        for name, values in weights.items():
+            check_finite(name, values.numpy())
+        network.load_state_dict(weights)
         return cls(layout, prior, architecture, network)

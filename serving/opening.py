@@ -9,30 +9,29 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.errors import ArtefactError, NextbestError
+from features.errors import ArtefactError
 from serving.errors import NotReady
 
 if TYPE_CHECKING:
-    from features.catalog import Catalog
-    from features.schema import RowSchema
+    from features.customer_events import CustomerEvents
     from serving.decide import Decider
     from serving.ledger import Ledger
     from serving.prices import Prices
-    from serving.registry import Loaded
+    from serving.reload import Reloader
     from serving.schedule import Scheduler
     from serving.scoring import Panel
     from serving.settings import Settings
-    from serving.timing import TimingModel
+    from serving.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-Load = Callable[[str, str], "Loaded"]
-"""(model name, reference) → model; raises ArtefactError with the reason where there is none."""
+_PATIENCE = 5.0
+"""Seconds that closing waits for what is being opened or tried out."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,36 @@ class Serving:
     ledger: Ledger
     missing: tuple[str, ...] = ()
     """What could not be opened beside models."""
+    renew: Callable[[Panel, Panel, Scheduler], Decider] | None = None
+    """The decider with other models, over the same features, rules and history."""
+    reloader: Reloader | None = None
+    """What follows the registry for it."""
+    imported: CustomerEvents | None = None
+    """The events that the features were built from; None: there are none."""
+
+    @property
+    def timeline(self) -> Timeline:
+        """The customers' timelines, imported events and the ledger's in one order."""
+        from serving.timeline import Timeline
+
+        return Timeline(self.ledger, self.decider.catalog, self.imported)
+
+    def with_models(self, products: Panel, channels: Panel, scheduler: Scheduler) -> Serving:
+        """The same features and the same ledger, answering with these models."""
+        if self.renew is None:
+            raise ValueError("only what open_serving opened can be given other models")
+        return replace(self, decider=self.renew(products, channels, scheduler))
+
+    @property
+    def models(self) -> dict[str, list[tuple[str, str]]]:
+        """Per model who answers, as (name, version), the best first."""
+        decider = self.decider
+        panels = {panel.question: panel.sources for panel in (decider.products, decider.channels)}
+        chains = {
+            question: [(source.name, source.version) for source in sources] for question, sources in panels.items()
+        }
+        timing = self.reloader.references.timing if self.reloader else "model"
+        return chains | {model: [(timing, version)] for model, version in decider.scheduler.versions.items()}
 
     @property
     def degraded(self) -> list[str]:
@@ -53,53 +82,62 @@ class Serving:
         return [*models, *contents, *self.missing]
 
 
-def open_serving(settings: Settings) -> Serving:
-    """Open features, ledger and models; raises NextbestError where features or ledger cannot be opened."""
+def open_serving(settings: Settings, ledger_path: Path | None = None) -> Serving:
+    """Open features, ledger and models; raises NextbestError where features or ledger cannot be opened.
+
+    ledger_path: a ledger file other than that of the settings, for decisions that nobody is to be contacted for.
+    """
     # Here, not above: BentoML's supervisor imports this module too, and needs none of them.
     import numpy as np
 
     from features.arbitration import read_declared
     from features.assemble import assemble, row_schema
+    from features.customer_events import CustomerEvents
     from features.evidence import evidence
     from features.home import Home
+    from features.live import Live
     from features.packed import OnlineStates
+    from serving.canary import Canary
     from serving.content import Contents
     from serving.decide import Decider
-    from serving.history import Remembered, contacts, responses
+    from serving.history import Remembered, contacts, groups_of, responses
     from serving.ledger import open_ledger
+    from serving.places import References, no_models
     from serving.policy import Policy
-    from serving.registry import CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, resolve, resolve_timing
+    from serving.registry import PRIOR, Registry
+    from serving.reload import Reloader
     from serving.response import usual_rates
+    from serving.trial import Trial
     from serving.value import Worth
 
     home = Home(settings.home)
     build = home.build()
-    ledger = open_ledger(settings.ledger_url, home.ledger_path)  # first: it is the quickest to say no
+    catalog = build.catalog
+    live = Live(catalog)
+    # Before what takes longer: it is the quickest to say no.
+    url = "" if ledger_path else settings.ledger_url
+    ledger = open_ledger(url, ledger_path or home.ledger_path, live.add, groups_of(catalog))
     try:
-        bank, catalog = build.bank, build.catalog
+        bank = build.bank
         ledger.seed(contacts(bank))
+        imported = CustomerEvents(build.bank_folder)
+        ledger.rebase(f"{build.fingerprint} {live.fingerprint}", imported.has)
         present = row_schema(bank)
 
-        def load(name: str, reference: str) -> Loaded:
-            return resolve(name, reference, settings.tracking_uri)
-
-        products = panel(PRODUCT_MODEL, catalog.product_ids, True, settings.product_model, load, present)
-        channels = panel(CHANNEL_MODEL, catalog.channel_ids, False, settings.channel_model, load, present)
         customers = OnlineStates(build.online_path, build.views)
         nobody, end = customers.read([""]), np.array([build.data_end.timestamp()])
-        usual = usual_rates(products, channels, PRIOR, lambda schema: assemble(nobody, end, schema))
-        scheduler = timing(
-            settings.timing_model, catalog, lambda reference: resolve_timing(reference, settings.tracking_uri)
-        )
-        worth = Worth.of(catalog, read_declared(catalog), evidence(bank), usual)
+        declared, counted = read_declared(catalog), evidence(bank)
+        references = References(settings.product_model, settings.channel_model, settings.timing_model)
+        products, channels, scheduler = no_models(catalog, references)
+        worth = Worth.of(catalog, declared, counted)
         prices, missing = campaign_prices(home.root, worth.unit)
-        decider = Decider(
+        bare = Decider(
             catalog=catalog,
             attributes=bank.attributes,
             customers=customers,
             history=Remembered(ledger, responses(bank)),
             assemble=assemble,
-            schema=next(iter(products.schemas + channels.schemas), present),
+            schema=present,
             products=products,
             channels=channels,
             contents=Contents(catalog),
@@ -111,11 +149,28 @@ def open_serving(settings: Settings) -> Serving:
             catalog_version=hashlib.sha256((build.bank_folder / "catalog.toml").read_bytes()).hexdigest()[:16],
             scheduler=scheduler,
             prices=prices,
+            merge=live.merged,
         )
+
+        def renew(products: Panel, channels: Panel, scheduler: Scheduler) -> Decider:
+            usual = usual_rates(products, channels, PRIOR, lambda schema: assemble(nobody, end, schema))
+            return replace(
+                bare,
+                products=products,
+                channels=channels,
+                scheduler=scheduler,
+                schema=next(iter(products.schemas + channels.schemas), present),
+                worth=Worth.of(catalog, declared, counted, usual),
+            )
+
+        registry = Registry(settings.tracking_uri)
+        canary = Canary.of(bank, present, customers, build.data_end)
+        trial = Trial(registry.fetch, canary, home.root / "passed")
+        reloader = Reloader(references, registry, trial, settings.reload_seconds)
+        return reloader.turn(Serving(bare, ledger, missing, renew, reloader, imported))
     except BaseException:
         ledger.close()
         raise
-    return Serving(decider, ledger, missing)
 
 
 def campaign_prices(home: Path, unit: str) -> tuple[Prices | None, tuple[str, ...]]:
@@ -129,50 +184,11 @@ def campaign_prices(home: Path, unit: str) -> tuple[Prices | None, tuple[str, ..
         return None, (str(error),)
 
 
-def panel(
-    question: str, candidates: Sequence[str], outside: bool, reference: str, load: Load, present: RowSchema
-) -> Panel:
-    """The chain of models for one question: the one referred to, then the prior where there is one."""
-    from serving.registry import PRIOR, misfit
-    from serving.scoring import Panel, Source
-
-    sources: list[Source] = []
-    missing: list[str] = []
-    if not candidates:
-        return Panel(question, (), outside)
-    for name in dict.fromkeys((reference, PRIOR)):
-        try:
-            found = load(question, name)
-            reason = misfit(found.model.row_schema, present)
-            if reason:
-                raise ArtefactError(f"{question} version {found.version}: {reason}")
-        except (NextbestError, OSError) as error:
-            if name != PRIOR:
-                log.warning("%s", error)
-                missing.append(f"no usable {name} of {question}")
-            continue
-        versions = [source.version for source in sources]
-        if found.version not in versions:
-            sources.append(Source(name, found.version, found.model.question.candidates, found.model))
-    return Panel(question, tuple(candidates), outside, tuple(sources), tuple(missing))
-
-
-def timing(reference: str, catalog: Catalog, load: Callable[[str], tuple[TimingModel, str]]) -> Scheduler:
-    """The scheduler with the model referred to; with all hours alike, and the reason, where there is none to use."""
-    from serving.schedule import Scheduler
-
-    try:
-        model, version = load(reference)
-        if (model.channels, model.time_zone) != (catalog.channel_ids, catalog.time_zone):
-            raise ArtefactError(f"send-time version {version} was trained on other channels or another time zone")
-    except (NextbestError, OSError) as error:
-        log.warning("%s", error)
-        return Scheduler(missing=(f"no usable {reference} of send-time: all hours are taken alike",))
-    return Scheduler(model, version)
-
-
 class Opening:
-    """Opens in the background and tries again until it succeeds, so that the server answers health checks meanwhile."""
+    """Opens in the background and tries again until it succeeds, so that the server answers health checks meanwhile.
+
+    Once open, it follows the registry: what it has opened answers with the models that are referred to now.
+    """
 
     def __init__(self, open_it: Callable[[], Serving], retry_seconds: float = 5.0) -> None:
         self._open_it = open_it
@@ -191,7 +207,7 @@ class Opening:
         """Stop trying, and close the ledger after what it has accepted."""
         self._stop.set()
         if self._thread:
-            self._thread.join()
+            self._thread.join(_PATIENCE)
         if self._serving:
             self._serving.ledger.close()
 
@@ -204,7 +220,10 @@ class Opening:
 
     @property
     def serving(self) -> Serving:
-        """What answers; raises NotReady with the reasons."""
+        """What answers. Take it once per request: the next one may be answered by other models.
+
+        Raises NotReady with the reasons.
+        """
         if self._serving is None:
             raise NotReady(self._reason)
         return self._serving
@@ -213,10 +232,20 @@ class Opening:
         while not self._stop.is_set():
             try:
                 self._serving = self._open_it()
-                return
+                break
             except Exception as error:
                 # Whatever it is, the server stays up and says why it is not ready.
                 if str(error) != self._reason:
                     log.exception("cannot open")
                 self._reason = str(error) or type(error).__name__
                 self._stop.wait(self._retry_seconds)
+        if self._serving:
+            self._follow(self._serving)
+
+    def _follow(self, serving: Serving) -> None:
+        """Take up what the registry refers to, until the end."""
+        reloader = serving.reloader
+        while reloader and reloader.seconds and not self._stop.wait(reloader.seconds):
+            self._serving = reloader.turn(self._serving or serving, self._stop.is_set)
+        if self._stop.is_set():
+            serving.ledger.close()  # again, where close() could not wait for the opening

@@ -124,5 +124,5 @@ def _detail(error: Exception) -> str:
     if isinstance(error, NotReady):
         return "the service is not ready; /readyz says why"
     if isinstance(error, LedgerUnavailable):
-        return "the decision could not be made durable; nothing was decided"
+        return "the ledger cannot promise durability now; nothing was decided, and events have to be sent again"
     return "features cannot be read now, consent among them; nothing was decided"

@@ -6,13 +6,15 @@ MLflow is imported inside, and only where its database exists: merely connecting
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from features.errors import NoSuchModel
+from features.errors import ArtefactError, NoSuchModel
 from features.schema import RowSchema
+from serving.errors import RegistryUnreachable
 
 if TYPE_CHECKING:
     from serving.choice import ChoiceModel
@@ -24,6 +26,11 @@ PRIOR = "prior"
 PRODUCT_MODEL = "next-best-product"
 CHANNEL_MODEL = "channel-choice"
 TIMING_MODEL = "send-time"
+MOST_BYTES = 1 << 30
+"""The largest artefact that is taken up while serving."""
+MOST_FILES = 64
+_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+"""What MLflow says of a model, version or alias that it does not have. Anything else: it could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -45,42 +52,112 @@ def resolve(model_name: str, reference: str, tracking_uri: str) -> Loaded:
     """Load a registered model by alias, version number or run id; ArtefactError says what is missing or damaged."""
     from serving.choice import ChoiceModel
 
-    found = _located(model_name, reference, tracking_uri)
-    return Loaded(ChoiceModel.load(found.folder), model_name, found.version, found.run_id)
+    registry = Registry(tracking_uri)
+    found = registry.find(model_name, reference)
+    return Loaded(ChoiceModel.load(registry.folder(found)), model_name, found.version, found.run_id)
 
 
 def resolve_timing(reference: str, tracking_uri: str) -> tuple[TimingModel, str]:
     """The timing model of that alias, version or run, and its version; ArtefactError where there is none to use."""
     from serving.timing import TimingModel
 
-    found = _located(TIMING_MODEL, reference, tracking_uri)
-    return TimingModel.load(found.folder), found.version
+    registry = Registry(tracking_uri)
+    found = registry.find(TIMING_MODEL, reference)
+    return TimingModel.load(registry.folder(found)), found.version
 
 
 @dataclass(frozen=True)
-class _Located:
-    folder: Path
+class Registered:
+    """A version of a model, as the registry has it; nothing of its artefacts was read."""
+
+    model_name: str
     version: str
     run_id: str
+    source: str
+    """Where its artefacts lie: a path or an address."""
 
 
-def _located(model_name: str, reference: str, tracking_uri: str) -> _Located:
-    """Where the artefacts of a registered model lie; nothing of them is read."""
-    database = _local_database(tracking_uri)
-    if database is not None and not database.is_file():
-        raise NoSuchModel(f"there is no MLflow database at {database}; train with `nextbest train {model_name}`")
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
+class Registry:
+    """The registry at one MLflow tracking address; kept, its answers cost milliseconds, and `stamp` microseconds."""
 
-    try:
-        found = _version(MlflowClient(tracking_uri, tracking_uri), model_name, reference)
-        folder = _folder(str(found.source), tracking_uri)
-    except MlflowException as error:
-        raise NoSuchModel(
-            f"{model_name} has no {reference!r} in the registry at {tracking_uri}: {error.message}; "
-            f"train with `nextbest train {model_name}`"
-        ) from error
-    return _Located(folder, str(found.version), str(found.run_id))
+    def __init__(self, tracking_uri: str) -> None:
+        self._uri = tracking_uri
+        self._database = _local_database(tracking_uri)
+        self._client: Any = None
+
+    def stamp(self) -> object | None:
+        """Changes whenever the registry may have changed; None where only asking it can tell.
+
+        A SQLite database counts its transactions in bytes 24 to 28 of its file; in write-ahead mode the log grows.
+        """
+        if self._database is None:
+            return None
+        try:
+            with self._database.open("rb") as file:
+                file.seek(24)
+                return file.read(4), *map(
+                    _changed, (self._database, self._database.with_name(f"{self._database.name}-wal"))
+                )
+        except OSError:
+            return "no database"
+
+    def find(self, model_name: str, reference: str) -> Registered:
+        """The version that an alias, a version number or a run names.
+
+        NoSuchModel where there is none, RegistryUnreachable where the registry does not answer.
+        """
+        if self._database is not None and not self._database.is_file():
+            raise NoSuchModel(
+                f"there is no MLflow database at {self._database}; train with `nextbest train {model_name}`"
+            )
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        try:
+            self._client = self._client or MlflowClient(self._uri, self._uri)
+            found = _version(self._client, model_name, reference)
+        except MlflowException as error:
+            text = f"{model_name} has no {reference!r} in the registry at {self._uri}: {error.message}"
+            if error.error_code in _NOT_THERE:
+                raise NoSuchModel(f"{text}; train with `nextbest train {model_name}`") from error
+            raise RegistryUnreachable(text) from error
+        return Registered(model_name, str(found.version), str(found.run_id), str(found.source))
+
+    def folder(self, registered: Registered) -> Path:
+        """The artefact folder on this machine; one that lies elsewhere is fetched."""
+        return _local_folder(registered.source) or self._download(registered, None)
+
+    def fetch(self, registered: Registered, into: Path) -> Path:
+        """A copy of the artefact in a new folder under `into`, which nobody else changes.
+
+        ArtefactError for what is no folder of ordinary files, or too large: nothing of it was read then.
+        """
+        folder = _local_folder(registered.source)
+        if folder is None:
+            folder = self._download(registered, into)
+            _check_ordinary(folder)
+            return folder
+        _check_ordinary(folder)
+        copy = into / "artefact"
+        copy.mkdir(parents=True)
+        for path in folder.iterdir():
+            shutil.copyfile(path, copy / path.name)
+        return copy
+
+    def _download(self, registered: Registered, into: Path | None) -> Path:
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        if into is not None:
+            into.mkdir(parents=True)
+        try:
+            return Path(
+                download_artifacts(
+                    artifact_uri=registered.source, tracking_uri=self._uri, dst_path=None if into is None else str(into)
+                )
+            )
+        except MlflowException as error:
+            raise RegistryUnreachable(f"{registered.source} cannot be fetched: {error.message}") from error
 
 
 def misfit(schema: RowSchema, present: RowSchema) -> str | None:
@@ -116,14 +193,36 @@ def _version(client: Any, model_name: str, reference: str) -> Any:
     return client.get_model_version_by_alias(model_name, reference)
 
 
-def _folder(source: str, tracking_uri: str) -> Path:
-    """The artefact folder on this machine; one that lies elsewhere is fetched."""
+def _local_folder(source: str) -> Path | None:
+    """The folder that `source` names, where it is one of this machine's."""
     parts = urlsplit(source)
-    if parts.scheme in ("", "file"):
-        return Path(unquote(parts.path))
-    from mlflow.artifacts import download_artifacts
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
-    return Path(download_artifacts(artifact_uri=source, tracking_uri=tracking_uri))
+
+def _check_ordinary(folder: Path) -> None:
+    """ArtefactError unless `folder` holds ordinary files only, not too many and not too large."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise ArtefactError(f"{folder} is not a folder that can be read: {error.strerror}; train again") from error
+    odd = [path.name for path in paths if path.is_symlink() or not path.is_file()]
+    if odd:
+        raise ArtefactError(f"a model is a folder of files, however {odd[0]} in {folder} is none; train again")
+    size = sum(path.stat().st_size for path in paths)
+    if size > MOST_BYTES or len(paths) > MOST_FILES:
+        raise ArtefactError(
+            f"a model has at most {MOST_FILES} files and {MOST_BYTES >> 20} MB, however {folder} has {len(paths)} and "
+            f"{size >> 20} MB; train a smaller one"
+        )
+
+
+def _changed(path: Path) -> tuple[int, int, int]:
+    """Changes when the file does; zeros where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _local_database(tracking_uri: str) -> Path | None:

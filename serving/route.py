@@ -18,9 +18,10 @@ from features.catalog import Content, Product
 from features.columns import Purpose
 from features.schema import Bool, Float64
 from serving.candidates import Offer, rendered
-from serving.decide import Decider, Look
+from serving.decide import Decider
 from serving.decision import Action, Ask, Candidate, Decision, Message, Reason, Removed
 from serving.explain import blocked, fallbacks, unknown_views, unknown_zone, unscored
+from serving.lookup import Look
 from serving.policy import draw
 from serving.reservation import reserved, sendable
 from serving.scoring import Scores

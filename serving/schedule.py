@@ -24,8 +24,9 @@ import numpy as np
 from features import habits
 from features.catalog import Catalog
 from features.columns import Purpose
-from features.habits import Habits, part_of_day
+from features.habits import Habits
 from features.schema import Float64, States
+from features.times import part_of_day
 from serving.decision import Decision, Hop
 from serving.quiet_hours import next_allowed
 from serving.registry import TIMING_MODEL
@@ -70,7 +71,7 @@ class Scheduler:
             return decision
         ask, channel = decision.ask, decision.action.channel
         moment = np.array([ask.as_of.timestamp()])
-        mine = habits.habits(states[habits.NAME], moment, len(catalog.channels))
+        mine = habits.habits(states, moment, len(catalog.channels))
         others = self.order(decision.fallback_channels, ask.as_of, mine, zone)
         defer = deferring(catalog, zone, ask.purpose)
         chain = self.chain(ask.as_of, (channel, *others), mine, zone, defer, at_once(catalog, channel, ask.purpose))

@@ -163,7 +163,9 @@ class LightGBMScorer:
     def load(cls, folder: Path) -> LightGBMScorer:
         """Verify the files first (`ChoiceModel.load` does): LightGBM ends the process on a truncated file."""
         layout, prior, _ = read_scorer_file(folder, cls.family)
-        booster = lightgbm.Booster(model_str=(folder / cls.file).read_text(encoding="utf-8"))
+        text = (folder / cls.file).read_text(encoding="utf-8")
+        _check_trees(text, len(layout.pair_names))
+        booster = lightgbm.Booster(model_str=text)
         if booster.num_feature() != len(layout.pair_names):
             raise ArtefactError(
                 f"the trees read {len(layout.pair_names)} columns, however {cls.file} has {booster.num_feature()}; "
@@ -190,7 +192,36 @@ def read_scorer_file(folder: Path, family: str) -> tuple[Layout, Float32, dict[s
     raw: dict[str, Any] = json.loads((folder / SCORER_FILE).read_text(encoding="utf-8"))
     if raw["family"] != family:
         raise ArtefactError(f"{folder} should hold a {family} scorer, however it holds {raw['family']!r}")
-    return Layout.from_dict(raw["layout"]), np.asarray(raw["prior"], dtype=np.float32), raw["config"]
+    prior = np.asarray(raw["prior"], dtype=np.float32)
+    check_finite("the prior", prior)
+    return Layout.from_dict(raw["layout"]), prior, raw["config"]
+
+
+def check_finite(name: str, numbers: npt.NDArray[np.floating[Any]]) -> None:
+    """ArtefactError unless all are finite: one that is not makes some customers' scores vanish, others' not."""
+    if not np.isfinite(numbers).all():
+        raise ArtefactError(f"{name} must be finite numbers, however some are not; train again")
+
+
+def _check_trees(text: str, columns: int) -> None:
+    """ArtefactError unless the trees of a booster stay inside of themselves and of the line that they read.
+
+    LightGBM takes them as they are, and follows a number that leads outside to whatever lies there.
+    """
+    leaves = 0
+    for line in text.splitlines():
+        key, _, numbers = line.partition("=")
+        if key == "num_leaves":
+            leaves = int(numbers)
+        elif key == "leaf_value":
+            check_finite("leaf values", np.array(numbers.split(), np.float64))
+        elif key in ("split_feature", "left_child", "right_child"):
+            least, most = (0, columns) if key == "split_feature" else (-leaves, leaves - 1)
+            values = np.array(numbers.split(), np.int64)
+            if ((values < least) | (values >= most)).any():
+                raise ArtefactError(
+                    f"{key} of a tree must lie in {least}..{most - 1}, however some do not; train again"
+                )
 
 
 def blocks(rows: int, size: int) -> Iterator[slice]:

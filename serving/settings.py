@@ -37,6 +37,8 @@ class Settings:
     """How quickly squarecb leaves worse actions alone."""
     loss_budget: float = float("inf")
     """Most that exploring may cost per decision, expected, in the catalogue's currency."""
+    reload_seconds: float = 10.0
+    """How often it is looked whether an alias has moved to another version; 0: never, restart to take it up."""
     ledger_url: str = field(default="", repr=False)  # it may hold a password
     """postgresql://user@host/database, needed by more than one worker; empty: the ledger is a file in the home."""
 
@@ -57,6 +59,10 @@ class Settings:
                     raise InputError(
                         f"{name} must be of type {setting.type}, however it is {environment[name]!r}"
                     ) from None
+        if not 0 <= float(str(given.get("reload_seconds", 0.0))) < float("inf"):
+            raise InputError(
+                f"{PREFIX}RELOAD_SECONDS must be 0 or more, however it is {given['reload_seconds']}; 0 turns it off"
+            )
         url = str(given.get("ledger_url", ""))
         if url and not url.startswith(("postgresql://", "postgres://")):
             # The rest of it is not shown: it may hold a password.

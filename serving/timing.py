@@ -26,8 +26,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from features.errors import ArtefactError
-from features.habits import PARTS, Habits
+from features.habits import Habits
 from features.schema import Float64, Int64
+from features.times import PARTS
 from serving.choice import verify, write_verified
 
 SLOTS = 168

@@ -7,7 +7,8 @@ decision obeys. Customers of whom nothing is known, and those whom an experiment
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,6 +19,7 @@ import pandas as pd
 from features import profile
 from features.assemble import assemble
 from features.columns import AS_OF, CUSTOMER_ID
+from features.errors import ArtefactError, NextbestError
 from features.progress import SILENT, Progress
 from features.schema import Bool, Float64, Rows, States
 from serving.arms import arm_of, withheld
@@ -27,17 +29,23 @@ from serving.campaign_rules import CampaignRules
 from serving.choice import ChoiceModel
 from serving.content import Contents, customer_values
 from serving.eligibility import contactable
+from serving.scoring import Panel, Source
 from serving.value import MESSAGES, Worth
 
 if TYPE_CHECKING:
     from features.catalog import Catalog
     from features.home import Build
     from features.schema import RowSchema
+    from serving.registry import Loaded
+
+log = logging.getLogger(__name__)
 
 BLOCK = 20_000
 """Customers scored at once."""
 StatesOf: TypeAlias = "Callable[[Build, pd.DataFrame], States]"
 """What was known of the customers of entities at their `as_of`, in their order."""
+Load: TypeAlias = "Callable[[str, str], Loaded]"
+"""(model name, reference) → model; raises ArtefactError with the reason where there is none."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,11 @@ class Valuer:
 
 
 def open_valuer(build: Build, tracking_uri: str, days: int) -> Valuer:
-    """What a campaign of so many days is valued with, as `serving.opening` has it; ArtefactError without champions."""
+    """What a campaign of so many days is valued with, as the real-time decision is; ArtefactError without champions."""
     from features.arbitration import read_declared
     from features.assemble import row_schema
     from features.evidence import evidence
     from features.packed import OnlineStates
-    from serving.opening import panel
     from serving.registry import CHAMPION, CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, champion, resolve
     from serving.response import usual_rates
 
@@ -76,6 +83,33 @@ def open_valuer(build: Build, tracking_uri: str, days: int) -> Valuer:
     usual = usual_rates(panels[0], panels[1], PRIOR, lambda schema: assemble(nobody, end, schema))
     worth = Worth.of(catalog, read_declared(catalog), evidence(build.bank), usual)
     return Valuer(models[PRODUCT_MODEL], models[CHANNEL_MODEL], worth, CampaignRules.of(build.bank, days))
+
+
+def panel(
+    question: str, candidates: Sequence[str], outside: bool, reference: str, load: Load, present: RowSchema
+) -> Panel:
+    """The chain of models for one question: the one referred to, then the prior where there is one."""
+    from serving.registry import PRIOR, misfit
+
+    sources: list[Source] = []
+    missing: list[str] = []
+    if not candidates:
+        return Panel(question, (), outside)
+    for name in dict.fromkeys((reference, PRIOR)):
+        try:
+            found = load(question, name)
+            reason = misfit(found.model.row_schema, present)
+            if reason:
+                raise ArtefactError(f"{question} version {found.version}: {reason}")
+        except (NextbestError, OSError) as error:
+            if name != PRIOR:
+                log.warning("%s", error)
+                missing.append(f"no usable {name} of {question}")
+            continue
+        versions = [source.version for source in sources]
+        if found.version not in versions:
+            sources.append(Source(name, found.version, found.model.question.candidates, found.model))
+    return Panel(question, tuple(candidates), outside, tuple(sources), tuple(missing))
 
 
 def worths(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 
 # Before Feast: its import makes Prometheus counters files that all apps of a process share.
@@ -20,7 +21,10 @@ import prometheus_client.values  # noqa: F401
 import pytest
 
 from features.schema import Attribute, Bool, Float32, Rows, RowSchema
-from serving.question import Link, Question
+from serving.calibration import Calibration
+from serving.choice import ChoiceModel, Scorer
+from serving.question import Block, Link, Question
+from serving.scorers import Layout, LightGBMScorer, PriorScorer
 from training.examples import Examples
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -108,6 +112,37 @@ class ChoiceWorld:
 def choice_world() -> Callable[..., ChoiceWorld]:
     """`choice_world(rows, seed, link, outside)` makes a world of customers with provable choices."""
     return ChoiceWorld.make
+
+
+def make_model(schema: RowSchema, family: str, seed: int, name: str = "next-best-product") -> ChoiceModel:
+    """A small model of this family that can be saved and served; another seed says something else."""
+    block: Block = "product" if name == "next-best-product" else "channel"
+    candidates = schema.products if block == "product" else schema.channels
+    question = Question(name, candidates, block, "joint", block == "product", 30.0)
+    layout, draw = Layout.of(question, schema), np.random.default_rng(seed)
+    prior = np.log(draw.dirichlet(np.full(len(candidates) + 1, 50.0))).astype(np.float32)
+    scorer: Scorer = PriorScorer(layout, prior)
+    if family == "lightgbm":
+        lines = draw.normal(size=(200, len(layout.pair_names)))
+        options = {"verbosity": -1, "min_data_in_leaf": 5, "num_threads": 1, "num_leaves": 8}
+        target = lines[:, -1] + lines[:, 0] * draw.normal()
+        scorer = LightGBMScorer(layout, prior, lightgbm.train(options, lightgbm.Dataset(lines, target), 20))
+    elif family == "torch":
+        import torch
+
+        from serving.network import Architecture, ChoiceNetwork, TorchScorer
+
+        architecture = Architecture(len(layout.customer_names), len(candidates), len(layout.candidate_names), 8, 4)
+        network = ChoiceNetwork(architecture)
+        network.prior.copy_(torch.from_numpy(prior))
+        scorer = TorchScorer(layout, prior, architecture, network)
+    return ChoiceModel(question, scorer, Calibration("identity"), schema)
+
+
+@pytest.fixture(scope="session")
+def model_of() -> Callable[..., ChoiceModel]:
+    """`model_of(schema, family, seed, name)` makes a small model."""
+    return make_model
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from features import habits
+from features import habits, hours
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, REACTIONS, Event, Kind, Table
-from features.habits import HOURS_PER_PART, Habits
+from features.habits import Habits
 from features.packing import seconds, unknown
-from features.schema import Bool, Float64, Int64, Texts
+from features.schema import Bool, Float64, Int64, State, Texts, View
+from features.times import HOURS_PER_PART
 from training.labels import ANSWERS, AT, NO_OFFERS, WHAT, ModelNotPossible, positions, read
 
 if TYPE_CHECKING:
@@ -92,9 +93,15 @@ def attempts(bank: Bank, end: int, window: int) -> Attempts:
 
 
 def habits_before(bank: Bank, customer_id: Texts, as_of: Int64) -> Habits:
-    """The habits of customers [n] as of µs [n], from the view that is served, joined point in time."""
-    table = habits.states(bank)
-    view = habits.view(bank.catalog)
+    """The habits of customers [n] as of µs [n], from the views that are served, joined point in time."""
+    states = {
+        module.NAME: _before(module.view(bank.catalog), module.states(bank), customer_id, as_of)
+        for module in (habits, hours)
+    }
+    return habits.habits(states, seconds(as_of), len(bank.catalog.channels))
+
+
+def _before(view: View, table: pa.Table, customer_id: Texts, as_of: Int64) -> State:
     state = unknown(view, len(as_of))
     known = pd.DataFrame(
         {
@@ -109,7 +116,7 @@ def habits_before(bank: Bank, customer_id: Texts, as_of: Int64) -> Habits:
     state.at[row] = seconds(table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy())[place]
     for column, name in enumerate(view.numbers):
         state.numbers[row, column] = table[name].to_numpy()[place]
-    return habits.habits(state, seconds(as_of), len(bank.catalog.channels))
+    return state
 
 
 def _log(bank: Bank) -> pd.DataFrame:

@@ -13,10 +13,14 @@ import click
 
 from features.errors import InputError, NextbestError
 from training.cli_campaign import campaign
+from training.cli_deliver import add_deliver
+from training.cli_evaluate import evaluate
 from training.cli_experiment import experiment
+from training.cli_features import WITHOUT_LEDGER, add_export, features
 from training.edge import Edge, command
 
 FAMILY_NAMES = ("lightgbm", "torch", "prior", "all")
+ATTRIBUTIONS = ("last-touch-1", "shapley-1")
 MODEL_NAMES = ("next-best-product", "channel-choice")
 TIMING_NAME = "send-time"
 DIRECTORY = click.argument("directory", metavar="DIR", type=Path)
@@ -29,17 +33,16 @@ def nextbest() -> None:
 
 
 nextbest.add_command(campaign)
+nextbest.add_command(evaluate)
 nextbest.add_command(experiment)
+nextbest.add_command(features)
+add_export(nextbest)
+add_deliver(nextbest)
 
 
 @nextbest.group()
 def data() -> None:
     """Bank data directories: check one, or simulate one."""
-
-
-@nextbest.group()
-def features() -> None:
-    """Features of customers."""
 
 
 @command(data, "check", "nextbest data check my-bank/")
@@ -73,17 +76,6 @@ def data_simulate(edge: Edge, directory: Path, customers: int, months: int, seed
     edge.answer(result, f"{directory} holds {customers:,} customers over {months} months (seed {seed})")
 
 
-@command(features, "build", "nextbest features build my-bank/")
-@DIRECTORY
-def features_build(edge: Edge, directory: Path) -> None:
-    """Import the tables in DIR, apply the features to Feast, and materialise them."""
-    from features.build import build_features
-
-    build = build_features(directory, edge.home, edge.terminal)
-    result = {"folder": str(build.folder), "fingerprint": build.fingerprint, "data_end": build.data_end.isoformat()}
-    edge.answer(result, f"features of {directory} up to {build.data_end.isoformat()} are in {build.folder}")
-
-
 @command(nextbest, "train", "nextbest train next-best-product --until 2024-12-31")
 @click.argument("model", type=click.Choice((*MODEL_NAMES, TIMING_NAME)))
 @click.option(
@@ -108,6 +100,13 @@ def features_build(edge: Edge, directory: Path) -> None:
     show_default=True,
     help="How rows to learn from and rows to test on differ.",
 )
+@click.option(
+    "--attribution",
+    type=click.Choice(ATTRIBUTIONS),
+    default=ATTRIBUTIONS[0],
+    show_default=True,
+    help="The decision that a take-up belongs to which names none: the last touch, or by the channels' Shapley shares.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)  # fmt: skip
 def train(
     edge: Edge,
@@ -117,6 +116,7 @@ def train(
     horizon: float | None,
     until: str | None,
     split: Any,
+    attribution: str,
     seed: int,
 ) -> None:
     """Train MODEL on the features in the home, judge it, and make it the champion in MLflow."""
@@ -127,7 +127,7 @@ def train(
     from training.train import train as train_model
 
     if model == TIMING_NAME:
-        if (family, entities, horizon, split) != ("all", None, None, "time"):
+        if (family, entities, horizon, split, attribution) != ("all", None, None, "time", ATTRIBUTIONS[0]):
             raise InputError(f"{TIMING_NAME} learns from all messages; it takes --until and --seed only")
         from training.train_timing import train_timing
 
@@ -142,7 +142,7 @@ def train(
         edge.answer(asdict(timed), *trained_lines(timed))
         return
     rows = None if entities is None else read_entities(entities)
-    order = Order(model, family, rows, _days(horizon), _moment(until), seed, split)
+    order = Order(model, family, rows, _days(horizon), _moment(until), seed, split, attribution)
     build = edge.home.build()
     if rows is not None:
         check_eligible(rows, build.catalog)
@@ -173,14 +173,17 @@ def score(edge: Edge, model: str, entities: Path, out: Path, reference: str) -> 
 
 @command(nextbest, "run", "nextbest run my-bank/")
 @DIRECTORY
+@WITHOUT_LEDGER
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-def run(edge: Edge, directory: Path, seed: int) -> None:
-    """The whole job on the tables in DIR: build, train, register, serve once, decide, report."""
+def run(edge: Edge, directory: Path, without_ledger: bool, seed: int) -> None:
+    """The whole job on the tables in DIR and the home's ledger: build, train, register, serve once, decide, report."""
     from training.report import report_lines
     from training.run import run_all
     from training.track import lineage
 
-    report = run_all(directory, edge.home, edge.tracking_uri, seed, lineage(_source_root()), edge.terminal)
+    served = None if without_ledger else edge.served()
+    tags = lineage(_source_root())
+    report = run_all(directory, edge.home, edge.tracking_uri, seed, tags, edge.terminal, served)
     edge.answer(asdict(report), *report_lines(report, edge.home_folder))
 
 

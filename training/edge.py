@@ -21,9 +21,11 @@ import click
 from features.errors import BankDataError, NextbestError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from rich.table import Table
 
     from features.home import Home
+    from serving.settings import Settings
     from training.terminal import Terminal
 
 
@@ -52,10 +54,24 @@ class Edge:
         return default_tracking_uri(os.environ, Path.cwd())
 
     @property
+    def settings(self) -> Settings:
+        """A server's settings, with this home."""
+        from serving.settings import Settings
+
+        return Settings.from_environment({**os.environ, "NEXTBEST_HOME": str(self.home_folder)}, Path.cwd())
+
+    @property
     def terminal(self) -> Terminal:
         from training.terminal import Terminal
 
         return Terminal()
+
+    def served(self) -> pa.Table | None:
+        """The events of the home's ledger, PostgreSQL where the environment says so; None where there is none yet."""
+        from serving.export import served_events
+
+        with self.terminal.step("read the ledger's timeline"):
+            return served_events(self.settings.ledger_url, self.home.ledger_path)
 
     def answer(self, result: Mapping[str, Any], *lines: str | Table) -> None:
         """The result as JSON, or the lines for a person."""

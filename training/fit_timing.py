@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from features.habits import PARTS
 from features.schema import Bool, Float64, Int64
+from features.times import PARTS
 from serving.schedule import UNKNOWN_DELAY
 from serving.timing import SLOTS, STAGES, Stage, TimingModel
 from training.attempts import Attempts

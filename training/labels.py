@@ -5,7 +5,7 @@ Everything here is cut at a moment first: a fact after it does not exist. Times 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, VISITS, Event, Holding, Kind, Purpose, Table
+from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, VISITS, Event, Kind, Purpose, Table
 from features.errors import InputError
 from features.schema import Int64
-from features.takeups import SAME_TAKE_UP_DAYS
+from features.served import Served
 from features.takeups import take_ups as take_up_table
 
 if TYPE_CHECKING:
@@ -27,12 +27,18 @@ if TYPE_CHECKING:
 DAY = 86_400_000_000
 """Microseconds."""
 FOREVER = np.iinfo(np.int64).max // 4
-SAME_TAKE_UP = SAME_TAKE_UP_DAYS * DAY
-"""Microseconds between the two tables' record of one take-up, at most."""
 ANSWERS = frozenset({Kind.CLICKED, Kind.REPLIED, Kind.CONVERTED})
 """What counts as "the channel worked". Opening is left out: voice, SMS and branch cannot report it."""
 NO_OFFERS = frozenset({Purpose.SERVICE, Purpose.MANDATORY})
-MESSAGE_COLUMNS = (Event.EVENT_ID, Event.KIND, Event.CHANNEL, Event.PURPOSE, Event.MESSAGE_ID, Event.DECISION_ID)
+MESSAGE_COLUMNS = (
+    Event.EVENT_ID,
+    Event.KIND,
+    Event.CHANNEL,
+    Event.PURPOSE,
+    Event.PRODUCT_ID,
+    Event.MESSAGE_ID,
+    Event.DECISION_ID,
+)
 AT = "at"
 WHAT = "what"
 
@@ -75,6 +81,17 @@ def last_fact(bank: Bank) -> int:
     if not newest:
         raise ModelNotPossible("there is no fact in any table; bring `customers` and at least one table of events")
     return int(max(newest))
+
+
+def told_until(bank: Bank, end: int) -> int:
+    """µs until which all take-ups are told, so that "nothing" can be learned: where the bank's tables end, or `end`.
+
+    A ledger goes on after them and knows only what it is sent; it counts where it alone tells of take-ups.
+    """
+    if not bank.served.known.num_rows:
+        return end
+    own = replace(bank, tables={**bank.tables, Table.TIMELINE: bank.own_timeline}, served=Served())
+    return min(end, last_fact(own)) if take_up_table(own).num_rows else end
 
 
 def first_known(bank: Bank) -> pd.Series[int]:
@@ -138,46 +155,18 @@ def positions(values: pd.Series[Any], names: Sequence[str]) -> Int64:
 
 
 def take_ups(bank: Bank) -> pd.DataFrame:
-    """Every take-up once: customer_id, at, what (product position), decision_id (None where on its own).
+    """Every take-up once, in order of time: customer_id, at, what (product position), and the ids of its conversion.
 
-    A take-up that `holdings` knows up to a day before its `converted` event counts at the earlier time: a row asked
-    just before the conversion would already see the holding, and the answer with it.
+    decision_id, message_id, event_id: None where it names none, or where a holding tells it.
     """
     table = take_up_table(bank)
-    frame = table.select([CUSTOMER_ID, Event.PRODUCT_ID, Event.DECISION_ID]).to_pandas()
+    ids = [Event.DECISION_ID, Event.MESSAGE_ID, Event.EVENT_ID]
+    frame = table.select([CUSTOMER_ID, Event.PRODUCT_ID, *ids]).to_pandas()
     frame[AT] = table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
     frame[WHAT] = positions(frame[Event.PRODUCT_ID], bank.catalog.product_ids)
-    holdings = read(bank, Table.HOLDINGS, [CUSTOMER_ID, Holding.PRODUCT_ID, Holding.ACTION])
-    opened = holdings[holdings[Holding.ACTION] == Holding.OPENED].sort_values(AT, kind="stable")
-    seen = pd.merge_asof(
-        frame.sort_values(AT, kind="stable"),
-        opened[[CUSTOMER_ID, Holding.PRODUCT_ID, AT]].assign(seen=opened[AT]),
-        on=AT,
-        by=[CUSTOMER_ID, Holding.PRODUCT_ID],
-        tolerance=SAME_TAKE_UP,
-    )
-    seen[AT] = seen["seen"].fillna(seen[AT]).astype("int64")
-    columns = [CUSTOMER_ID, AT, WHAT, Event.DECISION_ID]
-    return seen[columns].sort_values([AT, CUSTOMER_ID, WHAT], kind="stable").reset_index(drop=True)
-
-
-def decisions(bank: Bank) -> pd.DataFrame:
-    """Offers of a product: customer_id, at, what, decision_id; as far as the log says, they reached the customer.
-
-    Service and mandatory contacts are no offers; a decision whose message failed was never answered "no".
-    """
-    kinds = (Kind.DECIDED, Kind.DELIVERED, Kind.FAILED)
-    columns = [CUSTOMER_ID, Event.KIND, Event.PURPOSE, Event.PRODUCT_ID, Event.DECISION_ID]
-    log = read(bank, Table.TIMELINE, columns, kinds)
-    ids = {kind: set(log.loc[log[Event.KIND] == kind, Event.DECISION_ID].dropna()) for kind in kinds}
-    log[WHAT] = positions(log[Event.PRODUCT_ID], bank.catalog.product_ids)
-    offers = log[
-        (log[Event.KIND] == Kind.DECIDED)
-        & (log[WHAT] >= 0)
-        & ~log[Event.PURPOSE].isin(NO_OFFERS)
-        & ~log[Event.DECISION_ID].isin(ids[Kind.FAILED] - ids[Kind.DELIVERED])
-    ]
-    return offers[[CUSTOMER_ID, AT, WHAT, Event.DECISION_ID]].reset_index(drop=True)
+    columns = [CUSTOMER_ID, AT, WHAT, *ids]
+    found: pd.DataFrame = frame[columns].sort_values([AT, CUSTOMER_ID, WHAT], kind="stable").reset_index(drop=True)
+    return found
 
 
 def touches(bank: Bank) -> pd.DataFrame:
@@ -188,7 +177,7 @@ def touches(bank: Bank) -> pd.DataFrame:
 
 
 def messages(bank: Bank) -> pd.DataFrame:
-    """Marketing messages that arrived: customer_id, at (sent), arrived, what (channel), message_id, decision_id.
+    """Marketing messages that arrived: customer_id, at (sent), arrived, what (channel), product_id, and their ids.
 
     A channel that reports neither `delivered` nor `failed` is taken at its word: there, sent counts as arrived.
     """
@@ -203,17 +192,27 @@ def messages(bank: Bank) -> pd.DataFrame:
     sent = log[was_sent].groupby(["key", WHAT])[AT].min().rename("sent").reset_index()
     arrived = arrived.rename(columns={AT: "arrived"}).merge(sent, on=["key", WHAT], how="left")
     arrived[AT] = arrived["sent"].fillna(arrived["arrived"]).astype("int64")
-    columns = [CUSTOMER_ID, AT, "arrived", WHAT, Event.MESSAGE_ID, Event.DECISION_ID]
+    columns = [CUSTOMER_ID, AT, "arrived", WHAT, Event.PRODUCT_ID, Event.MESSAGE_ID, Event.DECISION_ID]
     return arrived[columns].sort_values([AT, CUSTOMER_ID, WHAT], kind="stable").reset_index(drop=True)
 
 
-def answered(bank: Bank, sent: pd.DataFrame, closes: Int64) -> npt.NDArray[np.bool_]:
+def answered(
+    bank: Bank, sent: pd.DataFrame, closes: Int64, credited: Mapping[str, str] | None = None
+) -> npt.NDArray[np.bool_]:
     """bool [n]: was message i (a row of `messages`) clicked, replied to or followed by a take-up by `closes` (µs)?
 
-    An answer belongs to its message_id; one without belongs to its decision's messages on its channel.
+    An answer belongs to its message_id; one without belongs to its decision's messages on its channel. A take-up counts
+    once: where it belongs to messages on several channels, for the last. credited: event_id of take-ups that name
+    neither → the decision that they were attributed to.
     """
-    answers = read(bank, Table.TIMELINE, [Event.CHANNEL, Event.MESSAGE_ID, Event.DECISION_ID], ANSWERS)
+    columns = [Event.EVENT_ID, Event.KIND, Event.CHANNEL, Event.MESSAGE_ID, Event.DECISION_ID]
+    answers = read(bank, Table.TIMELINE, columns, ANSWERS)
     answers[WHAT] = positions(answers[Event.CHANNEL], bank.catalog.channel_ids)
+    if credited:
+        free = answers[Event.MESSAGE_ID].isna() & answers[Event.DECISION_ID].isna()
+        decision = answers.loc[free, Event.EVENT_ID].map(credited)
+        answers.loc[free, Event.DECISION_ID] = decision
+        answers.loc[decision.dropna().index, WHAT] = -1  # where it was taken up says nothing of what led to it
     asked = pd.DataFrame({"row": np.arange(len(sent)), "sent": sent[AT], "channel_sent": sent[WHAT], "closes": closes})
     asked = asked.join(sent[[Event.MESSAGE_ID, Event.DECISION_ID]])
     named = answers.dropna(subset=[Event.MESSAGE_ID])
@@ -225,7 +224,9 @@ def answered(bank: Bank, sent: pd.DataFrame, closes: Int64) -> npt.NDArray[np.bo
         ]
     )
     same_channel = (pairs[WHAT] < 0) | (pairs[WHAT] == pairs["channel_sent"])
-    in_time = (pairs[AT] >= pairs["sent"]) & (pairs[AT] <= pairs["closes"])
+    pairs = pairs[same_channel & (pairs[AT] >= pairs["sent"]) & (pairs[AT] <= pairs["closes"])]
+    once = pairs[Event.KIND] == Kind.CONVERTED
+    last = pairs[once].sort_values(["sent", "row"], kind="stable").drop_duplicates(Event.EVENT_ID, keep="last")
     found = np.zeros(len(sent), dtype=np.bool_)
-    found[pairs.loc[same_channel & in_time, "row"].to_numpy(np.int64)] = True
+    found[np.concatenate([pairs.loc[~once, "row"], last["row"]]).astype(np.int64)] = True
     return found

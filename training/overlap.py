@@ -51,6 +51,11 @@ class Overlap:
         )
 
     @property
+    def partly(self) -> bool:
+        """Whether only the taken candidates' probabilities were logged, so that what was never tried is not known."""
+        return bool(np.isnan(self.unsupported))
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why nothing can be said; empty: an estimate may be shown."""
         found = []
@@ -66,10 +71,11 @@ class Overlap:
                 f"{self.unsupported:.1%} of what the policy would do was never tried; at most {MOST_UNSUPPORTED:.0%}"
             )
         # What was never tried is missing from the weights too, so it is not held against the propensities.
-        expected = 1.0 - (0.0 if np.isnan(self.unsupported) else self.unsupported)
+        expected = 1.0 if self.partly else 1.0 - self.unsupported
         if abs(self.mean_weight - expected) > STANDARD_ERRORS * self.mean_weight_error + 1e-9:
+            never = "" if self.mean_weight > expected else "much of what the policy would do was never tried, or "
             found.append(
-                f"the mean weight is {self.mean_weight:.3f}, not {expected:.3f}: the logged propensities are not those "
-                "with which was decided"
+                f"the mean weight is {self.mean_weight:.3f}, not {expected:.3f}: {never if self.partly else ''}"
+                "the logged propensities are not those with which was decided"
             )
         return tuple(found)

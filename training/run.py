@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.build import build_features
@@ -62,11 +63,20 @@ class Report:
 
 
 def run_all(
-    directory: Path, home: Home, tracking_uri: str, seed: int, tags: Mapping[str, str], terminal: Terminal
+    directory: Path,
+    home: Home,
+    tracking_uri: str,
+    seed: int,
+    tags: Mapping[str, str],
+    terminal: Terminal,
+    served: pa.Table | None = None,
 ) -> Report:
-    """Every step in order; the first that fails raises. Raises ModelNotPossible where no model is possible."""
+    """Every step in order; the first that fails raises. Raises ModelNotPossible where no model is possible.
+
+    served: events of the home's ledger, to learn from as well.
+    """
     terminal.say(f"build the features of {directory}", "bold")
-    build = build_features(directory, home, terminal)
+    build = build_features(directory, home, terminal, served)
     trained, left_out = train_all(build, tracking_uri, seed, tags, terminal)
     terminal.say("serve, and decide for some customers", "bold")
     settings = Settings(home=home.root, tracking_uri=tracking_uri)

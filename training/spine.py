@@ -4,9 +4,11 @@ A row may know every fact up to and including `as_of`; its label are the take-up
 Four sorts of rows:
 
 entity     a row somebody asked for: all take-ups within the horizon.
-decision   an offer of the bank's own log: the offered product or nothing, judged when the response window has closed.
+decision   an offer of the log: the offered product or nothing, judged when the response window has closed. Of the
+           bank's own log where it is all there is to learn from; of the ledger of served decisions always.
 occasion   the moment before a take-up: something was taken, the question is what. Nothing is not an option.
-snapshot   every customer every horizon, counted back from the end: mostly nothing. Teaches how likely a take-up is.
+snapshot   every customer every horizon, counted back from the end of what the bank tells: mostly nothing. Teaches how
+           likely a take-up is.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import pandas as pd
 
 from features.columns import AS_OF, CUSTOMER_ID, ELIGIBLE, Event
 from features.schema import Bool, Int64, Texts
-from training.labels import AT, DAY, WHAT, Events, ModelNotPossible, decisions, first_known, take_ups
+from training.attribution import CLOSES, LAST_TOUCH
+from training.labels import AT, DAY, WHAT, Events, ModelNotPossible, first_known, take_ups, told_until
+from training.outcomes import OPEN, Outcomes, offers, outcomes
 from training.stable import under_cap
 
 if TYPE_CHECKING:
@@ -124,7 +128,7 @@ def product_source(bank: Bank, entities: pd.DataFrame | None) -> ProductSource:
         )
     if entities is not None:
         return "entities"
-    return "decisions" if taken[Event.DECISION_ID].notna().all() and len(decisions(bank)) else "occasions"
+    return "decisions" if taken[Event.DECISION_ID].notna().all() and len(offers(bank)) else "occasions"
 
 
 def product_spine(
@@ -135,15 +139,21 @@ def product_spine(
     entities: pd.DataFrame | None = None,
     since: int = 0,
     cap: int = CAP,
+    attribution: str = LAST_TOUCH,
 ) -> Spine:
     """Rows with since <= as_of whose window closed by `end`. All times µs; the bank holds nothing later than `end`."""
     taken = take_ups(bank)
     if source == "entities" and entities is not None:
         return entity_rows(bank, taken, end, horizon, entities, since)
     if source == "decisions":
-        return decision_rows(bank, taken, end, horizon, since).capped(2 * cap).sorted()
+        found = outcomes(bank, end, horizon, attribution)
+        return decision_rows(bank, found, since).capped(2 * cap).sorted()
     occasions = occasion_rows(bank, taken, since).capped(cap)
-    return joined([occasions, snapshot_rows(bank, taken, end, horizon, since).capped(cap)]).sorted()
+    parts = [occasions, snapshot_rows(bank, taken, told_until(bank, end), horizon, since).capped(cap)]
+    if bank.served.known.num_rows:
+        found = outcomes(bank, end, horizon, attribution).of_ledger
+        parts.append(decision_rows(bank, found, since).capped(cap))
+    return joined(parts).sorted()
 
 
 def entity_rows(
@@ -166,28 +176,20 @@ def entity_rows(
     return replace(spine, left_out={"the window was still open": int((~usable).sum())})
 
 
-def decision_rows(bank: Bank, taken: pd.DataFrame, end: int, horizon: int, since: int = 0) -> Spine:
-    """One row per offer of the log: the product of the decision, or nothing. Not answered in the window = nothing."""
-    offers = decisions(bank)
-    as_of = offers[AT].to_numpy(np.int64) - JUST_BEFORE
-    closes = offers[AT].to_numpy(np.int64) + horizon
-    usable = (closes <= end) & (as_of >= since)
-    offers, as_of, closes = offers[usable], as_of[usable], closes[usable]
-    answers = taken.dropna(subset=[Event.DECISION_ID])
-    first = answers.groupby([Event.DECISION_ID, WHAT])[AT].min().rename("taken_at")
-    at = offers.join(first, on=[Event.DECISION_ID, WHAT])["taken_at"].fillna(-1).to_numpy(np.int64)
-    product = offers[WHAT].to_numpy(np.int64)
-    rows = np.arange(len(offers))
-    customer_id = offers[CUSTOMER_ID].to_numpy(dtype=object)
-    said_yes = (at > as_of) & (at <= closes)
-    anonymous = offers[Event.DECISION_ID].isna().to_numpy()
-    said_yes |= anonymous & taken_within(bank, taken, customer_id, as_of, closes)[rows, product]
-    label = np.zeros((len(offers), len(bank.catalog.products)), dtype=np.bool_)
+def decision_rows(bank: Bank, found: Outcomes, since: int = 0) -> Spine:
+    """One row per offer that is a row: the product of the decision, or nothing."""
+    asked = found.offers[found.offers[AT] - JUST_BEFORE >= since]
+    rows = asked[asked["left_out"].isna()]
+    product = rows[WHAT].to_numpy(np.int64)
+    place = np.arange(len(rows))
+    label = np.zeros((len(rows), len(bank.catalog.products)), dtype=np.bool_)
     offered = label.copy()
-    label[rows, product] = said_yes
-    offered[rows, product] = True
+    label[place, product] = rows["label"].to_numpy(np.bool_)
+    offered[place, product] = True
+    as_of, closes = rows[AT].to_numpy(np.int64) - JUST_BEFORE, rows[CLOSES].to_numpy(np.int64)
+    customer_id = rows[CUSTOMER_ID].to_numpy(dtype=object)
     spine = rows_of("decision", customer_id, as_of, closes, label, outside=True, offered=offered)
-    return replace(spine, left_out={"the response window was still open": int((~usable).sum())})
+    return replace(spine, left_out={OPEN: int((asked["left_out"] == OPEN).sum())})
 
 
 def occasion_rows(bank: Bank, taken: pd.DataFrame, since: int = 0) -> Spine:
@@ -250,6 +252,6 @@ def default_horizon(bank: Bank, source: ProductSource, end: int) -> int:
 
 def _answered_within(bank: Bank, window: int) -> bool:
     """Whether nearly all take-ups of the log came within `window` (µs) of their decision."""
-    asked = decisions(bank).groupby(Event.DECISION_ID)[AT].min().rename("asked")
+    asked = offers(bank).groupby(Event.DECISION_ID)[AT].min().rename("asked")
     pairs = take_ups(bank).join(asked, on=Event.DECISION_ID).dropna(subset=["asked"])
     return bool(len(pairs)) and float((pairs[AT] - pairs["asked"] <= window).mean()) >= NEARLY_ALL

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from features.columns import CUSTOMER_ID
+from features.columns import CUSTOMER_ID, Event
 from features.schema import Int64, Texts
-from training.labels import AT, FOREVER, WHAT, Events, ModelNotPossible, answered, messages, touches
+from training.attribution import LAST_TOUCH
+from training.labels import AT, FOREVER, WHAT, Events, ModelNotPossible, answered, messages, positions, touches
+from training.outcomes import credited, offers, windows
 from training.spine import CAP, JUST_BEFORE, Spine, moments, rows_of
 
 if TYPE_CHECKING:
@@ -47,10 +49,12 @@ def channel_spine(
     entities: pd.DataFrame | None = None,
     since: int = 0,
     cap: int = 2 * CAP,
+    attribution: str = LAST_TOUCH,
 ) -> Spine:
     """Rows with since <= as_of whose outcome was known by `end`. Times µs; the bank holds nothing later than `end`."""
     if source == "messages":
-        spine = message_rows(bank, end, horizon) if entities is None else next_message(bank, end, horizon, entities)
+        sent = message_rows(bank, end, horizon, attribution)
+        spine = sent if entities is None else next_message(sent, entities)
     elif entities is None:
         came = touches(bank).drop_duplicates([CUSTOMER_ID, AT])
         spine = next_touch(bank, came[CUSTOMER_ID].to_numpy(dtype=object), came[AT].to_numpy(np.int64))
@@ -60,14 +64,14 @@ def channel_spine(
     return spine.capped(cap).sorted() if entities is None else spine
 
 
-def message_rows(bank: Bank, end: int, horizon: int) -> Spine:
-    """One row per marketing message that arrived and whose response window has closed."""
+def message_rows(bank: Bank, end: int, horizon: int, attribution: str = LAST_TOUCH) -> Spine:
+    """One row per marketing message that arrived and whose response window (`horizon`, or its product's) has closed."""
     sent = messages(bank)
-    closes = sent["arrived"].to_numpy(np.int64) + horizon
+    closes = sent["arrived"].to_numpy(np.int64) + message_windows(bank, sent, horizon)
     label = np.zeros((len(sent), len(bank.catalog.channels)), dtype=np.bool_)
     offered = label.copy()
     rows, channel = np.arange(len(sent)), sent[WHAT].to_numpy(np.int64)
-    label[rows, channel] = answered(bank, sent, closes)
+    label[rows, channel] = answered(bank, sent, closes, credited(bank, horizon, attribution))
     offered[rows, channel] = True
     as_of = sent[AT].to_numpy(np.int64) - JUST_BEFORE
     customer_id = sent[CUSTOMER_ID].to_numpy(dtype=object)
@@ -76,9 +80,17 @@ def message_rows(bank: Bank, end: int, horizon: int) -> Spine:
     return spine.take(closed, {"the response window was still open": int((~closed).sum())})
 
 
-def next_message(bank: Bank, end: int, horizon: int, entities: pd.DataFrame) -> Spine:
-    """Per entity, the first message sent to the customer after `as_of`, seen from `as_of`."""
-    sent = message_rows(bank, end, horizon)
+def message_windows(bank: Bank, sent: pd.DataFrame, horizon: int) -> Int64:
+    """int64 [n]: µs in which each message (a row of `messages`) may be answered; its product may be its decision's."""
+    decided = offers(bank).dropna(subset=[Event.DECISION_ID]).drop_duplicates(Event.DECISION_ID)
+    named = positions(sent[Event.PRODUCT_ID], bank.catalog.product_ids)
+    meant = sent[Event.DECISION_ID].map(decided.set_index(Event.DECISION_ID)[WHAT]).fillna(-1).to_numpy(np.int64)
+    # The last is for messages about no product.
+    return np.append(windows(bank, horizon), horizon)[np.where(named >= 0, named, meant)]
+
+
+def next_message(sent: Spine, entities: pd.DataFrame) -> Spine:
+    """Per entity, the first message sent to the customer after `as_of`, seen from `as_of`. sent: see `message_rows`."""
     events = Events.of(
         pd.Index(np.unique(sent.customer_id)),
         pd.DataFrame({CUSTOMER_ID: sent.customer_id, AT: sent.as_of + JUST_BEFORE, WHAT: np.arange(len(sent))}),

@@ -40,6 +40,8 @@ from training.families import FAMILIES, Fitted
 from training.fit_calibration import fit_calibration
 from training.labels import last_fact
 from training.plan import Order, Plan, make_plan
+from training.provenance import keep_labels
+from training.provenance import notes as left_out_notes
 from training.split import Split
 from training.track import MODEL_FOLDER, PRIOR_FOLDER, Run, Tracking
 
@@ -81,6 +83,7 @@ def train(
     with progress.step("choose the rows"):
         plan, known = make_plan(order, build.bank)
         spine = plan.spine(known, plan.end)
+        decided = plan.outcomes(known, plan.end)
         schema = row_schema(known, plan.end_time)
     data = dataset(build, plan.question, spine, schema, progress)
     require_take_ups(data, "rows with an outcome")
@@ -92,6 +95,8 @@ def train(
     tracking.mark_killed(experiment)
     with tracking.run(experiment, f"{order.model} {order.family}", tags) as run:
         describe(run, plan, build, schema, data, split)
+        if decided is not None:
+            keep_labels(run, decided, known.catalog.product_ids)
         contenders = {name: fit(name, parts, order.seed, progress) for name in families(order.family)}
         on_valid = judge_all(contenders, parts["train"], parts["valid"], order.seed)
         on_test = judge_all(contenders, parts["train"], parts["test"], order.seed)
@@ -117,6 +122,7 @@ def train(
     shown = {name: flat_test(on_test[name], name) for name in contenders}
     shown |= {name: dict(judged.values) for name, judged in on_test[family].judged.items() if name not in FAMILIES}
     notes = (*(f"{count} rows left out: {why}" for why, count in data.spine.left_out.items() if count),)
+    notes += left_out_notes(decided) if decided is not None else ()
     seconds = time.perf_counter() - started
     return Trained(order.model, family, reason, version, run.id, sizes, found, shown, notes, seconds)
 
@@ -223,6 +229,7 @@ def describe(run: Run, plan: Plan, build: Build, schema: RowSchema, data: Datase
             "family": order.family,
             "source": plan.source,
             "horizon_days": plan.question.horizon_days,
+            "attribution": order.attribution,
             "until": plan.end_time.isoformat(),
             "seed": order.seed,
             "split": "time" if split.borders else "customer",

@@ -42,12 +42,22 @@ CHANNELS = (
     Channel("branch", "Branch adviser", "both", 15.0, 3_000, ("18:00", "09:00"), 400),
 )
 
-POLICIES: tuple[Mapping[str, Any], ...] = (
+CAPS: tuple[Mapping[str, Any], ...] = (
     {"id": "cap_overall", "kind": "cap", "limit": 3, "days": 30},
     {"id": "cap_sms", "kind": "cap", "channel": "sms", "limit": 2, "days": 30},
     {"id": "cap_voice", "kind": "cap", "channel": "voice", "limit": 1, "days": 30},
     {"id": "cap_branch", "kind": "cap", "channel": "branch", "limit": 1, "days": 30},
 )
+REACH: tuple[Mapping[str, Any], ...] = tuple(
+    {"id": f"reach_{channel}", "kind": "reach", "channel": channel, "attribute": attribute}
+    for channel, attribute in (
+        ("app_push", "has_app"),
+        ("in_app", "has_app"),
+        ("wechat", "wechat_bound"),
+        ("email", "email_known"),
+    )
+)
+"""Channels on which the bank has no address of everybody: what it knows stands in the customers' attributes."""
 
 _CHINESE_NAMES = {
     "salary_account": "工资账户",
@@ -129,7 +139,7 @@ def bank_catalog() -> Catalog:
         for variant, channel, _, templates in _TEMPLATES
         for language in LANGUAGES
     )
-    return Catalog(CURRENCY, TIME_ZONE, PRODUCTS, CHANNELS, contents, POLICIES)
+    return Catalog(CURRENCY, TIME_ZONE, PRODUCTS, CHANNELS, contents, (*CAPS, *REACH))
 
 
 def content_styles() -> tuple[Style, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from features.schema import Bool, Float64
 from features.simulation.calendar import Ints
-from features.simulation.catalog import CHANNELS, POLICIES, PRODUCTS, content_index, content_slots
+from features.simulation.catalog import CAPS, CHANNELS, PRODUCTS, content_index, content_slots
 from features.simulation.truth import sigmoid
 
 RANDOM_SHARE = 0.3
@@ -80,7 +80,7 @@ def under_caps(sent_at: Float64, sent_channel: Ints, now: Float64) -> Bool:
     sent_at, sent_channel [k, n]: the last k marketing messages of each customer (-inf, -1 = none).
     """
     allowed = np.ones((len(now), len(CHANNELS)), dtype=np.bool_)
-    for policy in POLICIES:
+    for policy in CAPS:
         recent = sent_at > now - policy["days"] * 86_400.0
         if "channel" in policy:
             index = [channel.id for channel in CHANNELS].index(policy["channel"])

@@ -44,17 +44,17 @@ class Ownership:
     own wish, opens the product, and the other one is void.
     """
 
-    def __init__(self, random: np.random.Generator, people: People, truth: Truth) -> None:
+    def __init__(self, random: np.random.Generator, truth: Truth, held: Bool, since: Float64) -> None:
+        """held: bool [N, P], what customers have; since: [N], from when on, the moment at which those were opened."""
         self._random = random
         self._truth = truth
-        shape = (len(people.known), len(PRODUCTS))
-        self.held = self._first_holdings(people)
-        self._closes = np.full(shape, np.inf)
-        self._due = np.full(shape, np.inf)
-        self._reason = np.full((4, *shape), -1, dtype=np.int32)  # decision, message, channel, content
+        self.held = held
+        self._closes = np.full(held.shape, np.inf)
+        self._due = np.full(held.shape, np.inf)
+        self._reason = np.full((4, *held.shape), -1, dtype=np.int32)  # decision, message, channel, content
         self._log: list[tuple[Ints, Ints, Float64, bool]] = []
-        customer, product = np.nonzero(self.held)
-        self._open(customer, product, people.known[customer])
+        customer, product = np.nonzero(held)
+        self._open(customer, product, since[customer])
 
     def expect(self, customer: Ints, product: Ints, at: Float64, reason: npt.NDArray[np.int64]) -> None:
         """Take-ups that messages lead to at `at`; reason [4, n]: decision, message, channel, content."""
@@ -100,20 +100,22 @@ class Ownership:
         order = order[at[order] < end]
         return customer[order], product[order], at[order], opened[order]
 
-    def _first_holdings(self, people: People) -> Bool:
-        truth, everyone = self._truth, np.arange(len(people.known))
-        nothing = np.zeros((len(everyone), len(PRODUCTS)), dtype=np.bool_)
-        need = truth.full_need(everyone, people.known, nothing)
-        logit = np.log(_FIRST / (1.0 - _FIRST)) + 0.8 * need - np.where(people.known > 0, 1.5, 0.0)[:, None]
-        held = self._random.random(need.shape) < sigmoid(logit)
-        held[:, 0] |= ~held.any(axis=1)
-        return np.asarray(held)
-
     def _open(self, customer: Ints, product: Ints, at: Float64) -> None:
         drawn = self._random.exponential(size=len(at))
         days = np.where(_FIXED_TERM[product], _DAYS_HELD[product] * (1.0 + (drawn > 1.5)), _DAYS_HELD[product] * drawn)
         self._closes[customer, product] = at + np.maximum(days, SHORTEST_DAYS) * DAY
         self._log.append((customer, product, at, True))
+
+
+def first_holdings(random: np.random.Generator, people: People, truth: Truth) -> Bool:
+    """What customers hold when they become known: bool [N, P], at least one product each."""
+    everyone = np.arange(len(people.known))
+    nothing = np.zeros((len(everyone), len(PRODUCTS)), dtype=np.bool_)
+    need = truth.full_need(everyone, people.known, nothing)
+    logit = np.log(_FIRST / (1.0 - _FIRST)) + 0.8 * need - np.where(people.known > 0, 1.5, 0.0)[:, None]
+    held = random.random(need.shape) < sigmoid(logit)
+    held[:, 0] |= ~held.any(axis=1)
+    return np.asarray(held)
 
 
 def holdings_table(log: tuple[Ints, Ints, Float64, Bool], customer_ids: pa.Array) -> pa.Table:

@@ -8,7 +8,8 @@ from features.columns import Kind
 from features.schema import Bool, Float64
 from features.simulation.calendar import DAY, LOCAL_OFFSET, Ints, at_local
 from features.simulation.events import MARKETING, SERVICE, EventLog
-from features.simulation.messages import BRANCH, IN_APP, VOICE, Counters, visit_hour
+from features.simulation.messages import Counters
+from features.simulation.reactions import BRANCH, IN_APP, VOICE, visit_hour
 from features.simulation.truth import Truth
 
 BRANCH_VISITS, CALLS, SERVICE_MESSAGES = 0.004, 0.003, 0.008  # per day

@@ -1,4 +1,4 @@
-"""What every ledger promises. A new implementation is added to LEDGERS and inherits all of these."""
+"""What every ledger promises of decisions and contacts; `conftest.py` names the ledgers."""
 
 from __future__ import annotations
 
@@ -10,49 +10,23 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving.caps import Cap, CapReached, Contact
 from serving.decision import Action, Ask, Candidate, Decision, Reason, Versions
 from serving.errors import KeyReused, LedgerUnavailable
+from serving.events import TimelineEvent
 from serving.ledger import Ledger, SqliteLedger
-from serving.postgres import PostgresLedger
 
 NOW = datetime(2024, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 Open = Callable[[], Ledger]
-
-LEDGERS: dict[str, tuple[str, Callable[[Any], Ledger]]] = {
-    "sqlite": ("tmp_path", lambda folder: SqliteLedger(folder / "ledger.db")),
-    "postgres": ("postgres_url", PostgresLedger),
-}
-"""By name: the fixture that gives it its place, and how to open it there."""
-
-
-@pytest.fixture(params=LEDGERS)
-def reopen(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Opens the ledger of this test; again and again the same one."""
-    fixture, open_it = LEDGERS[request.param]
-    place = request.getfixturevalue(fixture)
-    opened: list[Ledger] = []
-
-    def make() -> Ledger:
-        opened.append(open_it(place))
-        return opened[-1]
-
-    yield make
-    for ledger in opened:
-        ledger.close()
-
-
-@pytest.fixture
-def ledger(reopen: Open) -> Ledger:
-    return reopen()
 
 
 def decision(decision_id: str, action: Action | None = None) -> Decision:
@@ -399,6 +373,50 @@ def test_a_ledger_of_an_unknown_layout_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(LedgerUnavailable, match="99"):
         SqliteLedger(tmp_path / "ledger.db")
+
+
+def test_a_closed_ledger_is_one_file(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    ledger.record(decision("1"), NOW, b"a")
+    assert ledger.get("1") is not None
+    ledger.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db", "ledger.db.lock"]
+
+
+BEFORE_EVENTS = """
+CREATE TABLE decisions (
+    decision_id TEXT PRIMARY KEY, customer_id TEXT NOT NULL, recorded_us INTEGER NOT NULL,
+    record BLOB NOT NULL, answer BLOB NOT NULL
+) STRICT;
+CREATE INDEX decisions_of_customer ON decisions (customer_id, recorded_us);
+CREATE TABLE idempotency (
+    key TEXT PRIMARY KEY, request_hash TEXT NOT NULL, decision_id TEXT NOT NULL REFERENCES decisions
+) STRICT;
+CREATE TABLE timeline (
+    event_id TEXT PRIMARY KEY, customer_id TEXT NOT NULL, event_timestamp INTEGER NOT NULL, kind TEXT NOT NULL,
+    channel TEXT, purpose TEXT, product_id TEXT, content_id TEXT, decision_id TEXT, message_id TEXT,
+    propensity REAL, value REAL, created_timestamp INTEGER NOT NULL
+) STRICT;
+CREATE TABLE contacts (
+    customer_id TEXT NOT NULL, at_us INTEGER NOT NULL, channel TEXT NOT NULL, product_id TEXT, product_group TEXT,
+    purpose TEXT NOT NULL, decision_id TEXT PRIMARY KEY, expires_us INTEGER
+) STRICT;
+CREATE INDEX contacts_of_customer ON contacts (customer_id, at_us);
+INSERT INTO timeline VALUES
+    ('decided:1', 'anna', 5, 'decided', 'push', 'marketing', 'card', NULL, '1', NULL, 0.5, NULL, 5);
+PRAGMA user_version = 2;
+"""
+
+
+def test_a_ledger_from_before_there_were_events_is_brought_up_to_date(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "ledger.db")
+    connection.executescript(BEFORE_EVENTS)
+    connection.close()
+    ledger = SqliteLedger(tmp_path / "ledger.db", lambda state, events: events[0].event_id.encode())
+    ledger.rebase("key", lambda ids: np.zeros(len(ids), dtype=bool))
+    assert ledger.known("anna", None, AT).live == b"decided:1"
+    assert ledger.append([TimelineEvent("e1", "bert", 5, "clicked", created_us=5)]) == ("accepted",)
+    ledger.close()
 
 
 def test_a_writer_that_cannot_keep_up_refuses_at_once(tmp_path: Path) -> None:

@@ -31,12 +31,15 @@ template = "Hello"
 
 
 def test_a_catalogue_is_read_with_its_defaults(small_bank_folder: Path) -> None:
-    catalog = load_catalog(small_bank_folder / "catalog.toml")
+    path = small_bank_folder / "catalog.toml"
+    declared = path.read_text("utf-8").replace('name = "Fund units"', 'name = "Fund units"\nresponse_days = 30')
+    path.write_text(declared, "utf-8")
+    catalog = load_catalog(path)
     assert (catalog.currency, catalog.time_zone) == ("EUR", "Europe/Prague")
     assert catalog.products == (
         Product("card", "Credit card", holdable=True, group="cards", margin=40.0),
         Product("loan", "Consumer loan", holdable=True),
-        Product("fund", "Fund units"),
+        Product("fund", "Fund units", response_days=30.0),
     )
     assert catalog.channels == (
         Channel("app_push", "App push", quiet_hours=("21:00", "08:00"), max_length=120),
@@ -57,6 +60,13 @@ DAMAGES = {
     "a time zone outside the data": ("Europe/Prague", "../etc/x", "time_zone", "time zone is known", "error"),
     "a product without a name": ('name = "Card"', "", "products.name", "right type", "error"),
     "a margin of infinity": ('name = "Card"', 'name = "C"\nmargin = inf', "products.margin", "right type", "error"),
+    "no time to answer": (
+        'name = "Card"',
+        'name = "C"\nresponse_days = 0',
+        "products.response_days",
+        "right type",
+        "error",
+    ),
     "a margin beyond floats": (
         'name = "Card"',
         'name = "C"\nmargin = 1' + "0" * 400,
@@ -91,6 +101,21 @@ DAMAGES = {
         "error",
     ),
     "an unknown channel": ('channel = "sms"', 'channel = "mms"', "contents.channel", "channel is in", "error"),
+    "a status that means nothing": (
+        "cost = 0.1",
+        'cost = 0.1\nstatuses = {OK = "fine"}',
+        "channels.statuses",
+        "type",
+        "error",
+    ),
+    "statuses that are a list": ("cost = 0.1", 'cost = 0.1\nstatuses = ["OK"]', "channels.statuses", "type", "error"),
+    "a status that means a decision": (
+        "cost = 0.1",
+        'cost = 0.1\nstatuses = {OK = "decided"}',
+        "channels.statuses",
+        "type",
+        "error",
+    ),
     "an unknown key": ('name = "Card"', 'name = "C"\ncolour = "red"', "products.colour", "ignored", "note"),
     "an unknown table": ('currency = "EUR"', 'currency = "EUR"\nbank = "x"', "bank", "ignored", "note"),
     "a channel of an unknown format": ("cost = 0.1", 'cost = 0.1\nformat = "fax"', "channels.format", "type", "error"),
@@ -201,8 +226,8 @@ def test_a_catalogue_written_and_read_again_is_the_same() -> None:
     catalog = Catalog(
         currency="EUR",
         time_zone="UTC",
-        products=(Product("p", awkward, holdable=True, group=awkward, margin=1e21),),
-        channels=(Channel("c", "C", "both", 1e-9, 7, ("23:59", "00:00"), 1),),
+        products=(Product("p", awkward, holdable=True, group=awkward, margin=1e21, response_days=0.5),),
+        channels=(Channel("c", "C", "both", 1e-9, 7, ("23:59", "00:00"), 1, statuses={awkward: "failed"}),),
         contents=(Content("t", "en", awkward, "p", "c"),),
         policies=({"id": awkward, "kind": "complaint", "days": 1, "note": {awkward: [1, 2.5, True, {"a": "b"}]}},),
     )

@@ -15,7 +15,7 @@ from features.catalog import load_catalog
 from features.errors import InputError
 from features.simulate import simulate
 from features.simulation.calendar import DAY, month_of
-from features.simulation.catalog import POLICIES, content_slots
+from features.simulation.catalog import CAPS, content_slots
 from features.simulation.logging_policy import RANDOM_SHARE, decide
 from features.simulation.truth import MONTH_DAYS, Truth, decayed_contacts
 from features.simulation.truth_files import held_before, load_decisions, load_truth
@@ -117,7 +117,7 @@ def agreement(world: World, said: pd.DataFrame, when: npt.NDArray[np.float64]) -
 def below_caps(world: World, told: pd.DataFrame, when: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """[n, channels]: one more message on the channel keeps every cap."""
     at, room = world.seconds(told.event_timestamp), np.ones((len(when), len(world.truth.channel_ids)), dtype=bool)
-    for cap in POLICIES:
+    for cap in CAPS:
         recent = (at < when[:, None]) & (at > when[:, None] - cap["days"] * DAY)
         concerned = told.channel.to_numpy() == cap.get("channel", told.channel.to_numpy())
         columns = [cap.get("channel") in (None, own) for own in world.truth.channel_ids]
@@ -332,7 +332,7 @@ def test_the_events_of_a_message_happen_in_order(world: World) -> None:
 
 def test_caps_and_quiet_hours_are_kept(world: World) -> None:
     sent = world.kind("sent").query("purpose == 'marketing'")
-    for cap in POLICIES:
+    for cap in CAPS:
         counted = sent[sent.channel == cap["channel"]] if "channel" in cap else sent
         later = counted.groupby("customer_id").event_timestamp.shift(-cap["limit"]) - counted.event_timestamp
         assert later.notna().any()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from features import assemble as assembling
-from features import consent, engagement, habits, holdings, market, profile, purchases, transactions
+from features import consent, engagement, habits, holdings, hours, market, profile, purchases, transactions
 from features.assemble import assemble, row_schema
 from features.catalog import Catalog, Channel, Product
 from features.columns import Purpose, Table
@@ -320,6 +320,5 @@ def test_view_columns_are_unique_over_all_views_and_safe_for_the_store() -> None
     names = [column.name for view in views(CATALOG, ATTRIBUTES) for column in view.columns]
     assert len(names) == len(set(names))
     assert all(name.isidentifier() and not name.endswith("_y") and name != "rn" for name in names)
-    assert {view.name for view in views(CATALOG, ATTRIBUTES)} == {
-        module.NAME for module in (profile, holdings, transactions, engagement, purchases, consent, habits, market)
-    }
+    modules = (profile, holdings, transactions, engagement, purchases, consent, habits, hours, market)
+    assert {view.name for view in views(CATALOG, ATTRIBUTES)} == {module.NAME for module in modules}

@@ -4,10 +4,7 @@ Each seed is a bank of its own, with models of its own, of which a group of cust
 other in random order. Everybody has the same rules per customer (the served ones) and the same number of messages per
 channel: the catalogue's capacities, which are meant for a million customers, brought to the size of the group. Where a
 channel is used up, it is gone. The joint choice, the arms and the candidates are the served `Decider`'s; what is
-compared with it is written here.
-
-True value of an action = margin × (P(take-up with it) − P(take-up without)) − channel cost − P(opts out) × reachability
-+ the customer's side, with the very amounts that the decision uses; no contact is worth 0.
+compared with it is written here. The true value of an action is that of `true_value`.
 """
 
 from __future__ import annotations
@@ -19,21 +16,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 import scipy.sparse
 from scipy.optimize import linprog
-from scipy.stats import t as student
+from true_value import Messages, Numbers, interval, true_values
 
 from features.arbitration import Arms
 from features.build import build_features
-from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Kind, Purpose, Table
+from features.columns import Table
 from features.home import Home
 from features.importing import Bank
 from features.schema import Bool, Float64, Int64
 from features.simulate import simulate
 from features.simulation.calendar import from_epoch
-from features.simulation.truth import Truth, decayed_contacts
+from features.simulation.truth import Truth
 from features.simulation.truth_files import held_before, load_truth
 from serving.decide import Decider
 from serving.decision import Action, Ask, Decision
@@ -48,7 +44,6 @@ from training.train import train
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(7200)]
 
 CUSTOMERS, MONTHS, SEEDS, GROUP = 3_000, 9, 10, 600
-HORIZON_DAYS = 30.0
 JOINT = "joint, without exploring"
 CAPACITY_IS_FOR = 1_000_000
 """Customers that the capacities of the simulated catalogue are meant for."""
@@ -71,36 +66,17 @@ class World:
         at = (end + timedelta(days=1)).astimezone(UTC).replace(hour=2, minute=0, second=0, microsecond=0)
         everyone = np.arange(len(truth.customer_ids))
         when = np.full(len(everyone), from_epoch(np.array([at.timestamp()]))[0])
-        table = bank.tables[Table.TIMELINE]
-        of_kind = pc.and_(pc.equal(table[Event.KIND], Kind.SENT), pc.equal(table[Event.PURPOSE], Purpose.MARKETING))
-        sent = table.filter(of_kind)
-        sent_at = from_epoch(sent[EVENT_TIMESTAMP].cast("int64").to_numpy() / 1e6)
-        owner = truth.rows_of(sent[CUSTOMER_ID].to_pylist())
-        fatigue = decayed_contacts(owner, sent_at, everyone, when, truth.parameters.fatigue_half_life)
+        fatigue = Messages.of(bank.tables[Table.TIMELINE], truth).tired(truth, everyone, when)
         held = held_before(bank.tables[Table.HOLDINGS], truth, everyone, when)
         return cls(bank, truth, decider, at, fatigue, held)
 
     def true_values(self, customer: Int64, actions: Sequence[Action]) -> Float64:
         """Float64 [n]: what n actions are truly worth, each to one customer."""
-        truth, worth = self.truth, self.decider.worth
-        product = np.array([truth.product_ids.index(str(action.product_id)) for action in actions], dtype=np.int64)
-        channel = np.array([truth.channel_ids.index(action.channel) for action in actions], dtype=np.int64)
-        place = {name: at for at, name in enumerate(truth.content_ids)}
-        content = np.array([place[str(action.content_id)] for action in actions], dtype=np.int64)
+        names = [(str(action.product_id), action.channel, str(action.content_id)) for action in actions]
         when = np.full(len(customer), from_epoch(np.array([self.at.timestamp()]))[0])
         tired, held = self.fatigue[customer], self.held[customer]
-
-        def take_up(via: Int64) -> Float64:
-            return truth.take_up_within(customer, product, via, content, when, tired, held, HORIZON_DAYS)
-
-        gained = take_up(channel) - take_up(np.full(len(channel), -1))
-        outcome = truth.outcome(customer, product, channel, content, when, tired, held)
-        amounts = worth.factors(
-            np.ones(len(worth.margins)), np.ones(len(worth.costs)), list(zip(product, channel, strict=True))
-        )
-        reachability = amounts.fatigue / worth.opt_out[channel]
-        bank = gained * amounts.value - amounts.cost - outcome.reach * outcome.opt_out * reachability
-        return np.asarray(bank + gained * amounts.benefit - amounts.disturbance)
+        numbers = Numbers.of(self.truth, names)
+        return true_values(self.truth, self.decider.worth, customer, numbers, when, tired, held)
 
 
 @dataclass(frozen=True)
@@ -226,13 +202,6 @@ def with_arm(decider: Decider, arm: str) -> Decider:
     """The same decider with everybody in one arm."""
     declared = replace(decider.worth.declared, arms=Arms({arm: 1.0}, "proof"))
     return replace(decider, worth=replace(decider.worth, declared=declared))
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval over seeds (Student's t)."""
-    numbers = np.array(values)
-    half = student.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers))
-    return float(numbers.mean()), float(numbers.mean() - half), float(numbers.mean() + half)
 
 
 def report(found: Mapping[str, Sequence[float]]) -> str:

@@ -23,6 +23,8 @@ from serving.contract import DecisionDocument
 from serving.decide import Decider
 from serving.decision import Ask, Decision, Ranking
 from serving.errors import LedgerUnavailable
+from serving.events import Outcome, TimelineEvent
+from serving.history import Known
 from serving.ledger import Ledger, SqliteLedger
 from serving.limits import MAX_BODY, BodyLimit
 from serving.opening import Opening, Serving
@@ -57,6 +59,7 @@ class FakeLedger:
         *,
         contact: Contact | None = None,
         caps: Sequence[Cap] = (),
+        consent_version: int | None = None,
     ) -> bytes:
         if self.fails:
             raise LedgerUnavailable("/secret/path: disk full")
@@ -66,8 +69,23 @@ class FakeLedger:
         self.order.append("recorded")
         return answer
 
+    def append(self, events: Sequence[TimelineEvent]) -> tuple[Outcome, ...]:
+        if self.fails:
+            raise LedgerUnavailable("/secret/path: disk full")
+        self.order.append("appended")
+        return ("accepted",) * len(events)
+
     def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
         return ()
+
+    def known(self, customer_id: str, since_us: int | None, now_us: int) -> Known:
+        return Known()
+
+    def timeline(self, *asked: object) -> tuple[TimelineEvent, ...]:
+        return ()
+
+    def rebase(self, *asked: object) -> None:
+        raise AssertionError("the app does not rebase")
 
     def seed(self, contacts: Iterable[Contact]) -> None:
         raise AssertionError("the app does not seed")
@@ -501,6 +519,7 @@ def test_the_openapi_document_describes_every_call(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         *("/v1/decide", "/v1/route", "/v1/rank", "/v1/decisions/{decision_id}", "/livez", "/readyz", "/metrics"),
+        *("/v1/events", "/v1/customers/{customer_id}/timeline"),
     }
     route = document["paths"]["/v1/route"]["post"]
     assert route["parameters"] == document["paths"]["/v1/decide"]["post"]["parameters"]

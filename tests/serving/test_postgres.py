@@ -9,17 +9,20 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from serving.caps import Cap, CapReached, Contact
 from serving.decision import Action, Ask, Candidate, Decision, Versions
 from serving.errors import LedgerUnavailable
+from serving.events import TimelineEvent
 from serving.ledger import SqliteLedger, open_ledger
 from serving.postgres import PostgresLedger
 
@@ -35,6 +38,10 @@ def decision(name: str, customer: str = "anna", action: Action | None = None) ->
 def reserve(ledger: PostgresLedger, name: str, customer: str = "anna") -> bytes:
     contact = Contact(customer, 1, "push", "card", None, "marketing", name, None)
     return ledger.record(decision(name, customer), NOW, b"a", contact=contact, caps=[ONCE])
+
+
+def event(event_id: str, customer: str = "anna", kind: str = "clicked") -> TimelineEvent:
+    return TimelineEvent(event_id, customer, 1, kind, created_us=1)
 
 
 def test_processes_that_start_together_make_the_tables_once(postgres_url: str) -> None:
@@ -139,6 +146,86 @@ def test_who_waits_too_long_is_told_so_and_the_next_is_served(postgres_url: str,
         assert time.monotonic() - started < 3
     assert ledger.record(decision("2"), NOW, b"a") == b"a"
     assert ledger.get("1") is None
+    ledger.close()
+
+
+def nothing_imported(event_ids: Sequence[str]) -> Any:
+    return np.zeros(len(event_ids), dtype=bool)
+
+
+def test_who_has_opened_older_features_decides_no_more_once_another_has_opened_newer_ones(postgres_url: str) -> None:
+    """An opt-out that the newer features have imported is in no live state any more, and older ones never had it."""
+    older, newer = PostgresLedger(postgres_url), PostgresLedger(postgres_url)
+    older.rebase("older", nothing_imported)
+    known = older.known("anna", None, 0)
+    older.append([event("out", kind="opted_out")])
+    newer.rebase("newer", lambda ids: np.ones(len(ids), dtype=bool))
+    for call in (
+        lambda: older.known("anna", None, 0),
+        lambda: older.append([event("e1")]),
+        lambda: older.record(decision("1"), NOW, b"a", consent_version=known.consent_version),
+    ):
+        with pytest.raises(LedgerUnavailable, match="start this one again"):
+            call()
+    assert older.get("1") is None
+    assert newer.append([event("e1"), event("out", kind="opted_out")]) == ("accepted", "duplicate")
+    older.close()
+    newer.close()
+
+
+def ids(state: bytes | None, events: Sequence[Any]) -> bytes:
+    """A fold that keeps the events' ids."""
+    return b" ".join(sorted([*(state or b"").split(), *(one.event_id.encode() for one in events)]))
+
+
+def test_events_that_come_while_live_states_are_made_anew_wait_and_are_added_to_the_new_ones(postgres_url: str) -> None:
+    opening, serving = PostgresLedger(postgres_url, ids), PostgresLedger(postgres_url, ids)
+    serving.append([event("imported")])
+    begun, go_on = threading.Event(), threading.Event()
+
+    def imported(event_ids: Sequence[str]) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return np.array([name == "imported" for name in event_ids])
+
+    with ThreadPoolExecutor(2) as pool:
+        rebased = pool.submit(opening.rebase, "key", imported)
+        assert begun.wait(30)
+        appended = pool.submit(serving.append, [event("e1")])
+        time.sleep(0.3)
+        assert not appended.done()
+        go_on.set()
+        rebased.result()
+        assert appended.result() == ("accepted",)
+    assert serving.known("anna", None, 9).live == b"e1"
+    opening.close()
+    serving.close()
+
+
+def test_processes_that_start_together_make_live_states_once(postgres_url: str) -> None:
+    ledgers = [PostgresLedger(postgres_url, ids) for _ in range(4)]
+    ledgers[0].append([event(f"e{number}", f"c{number}") for number in range(50)])
+    asked: list[str] = []
+
+    def imported(event_ids: Sequence[str]) -> Any:
+        asked.extend(event_ids)
+        return nothing_imported(event_ids)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda ledger: ledger.rebase("key", imported), ledgers))
+    assert sorted(asked) == sorted(f"e{number}" for number in range(50))
+    for ledger in ledgers:
+        assert ledger.known("c7", None, 9).live == b"e7"
+        ledger.close()
+
+
+def test_a_ledger_from_before_there_were_events_is_brought_up_to_date(postgres_url: str, postgres_server: Any) -> None:
+    PostgresLedger(postgres_url).close()
+    older = "DROP TABLE nextbest.live, nextbest.facts; DROP INDEX nextbest.timeline_of_customer; "
+    older += "DROP INDEX nextbest.responses_of_customer; UPDATE nextbest.layout SET version = 1"
+    postgres_server.ask(postgres_url, older)
+    ledger = PostgresLedger(postgres_url)
+    assert ledger.append([event("e1")]) == ("accepted",)
     ledger.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,11 @@ from features.errors import ArtefactError
 from features.schema import Bool, Float64, Rows, RowSchema
 from serving.calibration import Calibration
 from serving.choice import ChoiceModel
-from serving.opening import panel
 from serving.question import Question
-from serving.registry import PRODUCT_MODEL, Loaded, champion, misfit, resolve
+from serving.registry import MOST_BYTES, PRODUCT_MODEL, Loaded, Registry, champion, misfit, resolve
+from serving.registry import Registered as Version
 from serving.scorers import Layout, PriorScorer
+from serving.worths import panel
 from training.track import MODEL_FOLDER, PRIOR_FOLDER, Tracking
 
 if TYPE_CHECKING:
@@ -139,3 +142,67 @@ def test_a_registry_that_is_out_of_reach_leaves_an_empty_panel(world: World) -> 
     made = panel(PRODUCT_MODEL, world.schema.products, True, "champion", load, world.schema)
     assert made.sources == ()
     assert made.missing
+
+
+def test_the_stamp_moves_with_the_aliases_and_with_nothing_else(registered: Registered) -> None:
+    registry = Registry(registered.uri)
+    before = registry.stamp()
+    registry.find(PRODUCT_MODEL, "champion")
+    assert registry.stamp() == before
+    client = Tracking(registered.uri).client
+    for version in ("1", registered.version):
+        client.set_registered_model_alias(PRODUCT_MODEL, "moving", version)
+        assert registry.stamp() != before
+        assert registry.find(PRODUCT_MODEL, "moving").version == version
+        before = registry.stamp()
+
+
+def test_a_registry_that_only_asking_can_tell_of_has_no_stamp() -> None:
+    assert Registry("http://127.0.0.1:9").stamp() is None
+
+
+def test_what_is_fetched_is_a_copy(registered: Registered, tmp_path: Path) -> None:
+    registry = Registry(registered.uri)
+    found = registry.find(PRODUCT_MODEL, "champion")
+    copy = registry.fetch(found, tmp_path / "copy")
+    assert copy.is_relative_to(tmp_path)
+    assert ChoiceModel.load(copy).question.model == PRODUCT_MODEL
+
+
+def link(folder: Path) -> None:
+    (folder / "scorer.json").symlink_to("/etc/passwd")
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "scorer.json")
+
+
+def inner(folder: Path) -> None:
+    (folder / "scorer.json").mkdir()
+
+
+def huge(folder: Path) -> None:
+    with (folder / "scorer.json").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+
+
+def many(folder: Path) -> None:
+    for number in range(65):
+        (folder / f"{number}.json").touch()
+
+
+@pytest.mark.parametrize("put", [link, pipe, inner, huge, many], ids=lambda put: put.__name__)
+def test_what_is_no_folder_of_a_few_ordinary_files_is_not_even_copied(
+    put: Callable[[Path], None], registered: Registered, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    put(folder)
+    with pytest.raises(ArtefactError, match="train"):
+        Registry(registered.uri).fetch(Version(PRODUCT_MODEL, "1", "run", str(folder)), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_folder_that_is_not_there_is_an_artefact_s_fault(registered: Registered, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="not a folder that can be read"):
+        Registry(registered.uri).fetch(Version(PRODUCT_MODEL, "1", "run", str(tmp_path / "no")), tmp_path / "copy")

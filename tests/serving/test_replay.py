@@ -248,3 +248,15 @@ def test_the_account_names_the_policy_that_kept_a_better_action_out(world: World
     decision = decider.decide(world.ask(), "1" * 32)
     (change,) = (c for c in replayed_account(recorded(decision), decider)["would_change"] if c["change"] == "rule")
     assert (change["rule"], change["instead"]["product_id"]) == ("adults", "loan")
+
+
+def test_a_prior_that_moved_alone_is_a_reason_not_a_difference(world: World) -> None:
+    """It changes what a contact is worth, whoever scores."""
+    before = world.with_models(prior=(0.01, 0.02))
+    champion, prior = before.products.sources
+    after = replace(before, products=replace(before.products, sources=(champion, replace(prior, version="9"))))
+    record = recorded(before.decide(world.ask(), "0" * 32))
+    assert replay(record, before).equal
+    again = replay(record, after)
+    assert not again.replayed
+    assert "products-prior=9" in str(again.reason)

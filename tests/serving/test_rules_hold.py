@@ -29,7 +29,7 @@ from serving.caps import Contact, check
 from serving.content import Contents
 from serving.decide import Decider
 from serving.decision import Ask, Decision
-from serving.history import Past, Remembered, Response
+from serving.history import Known, Past, Remembered, Response
 from serving.policy import Policy
 from serving.schedule import Scheduler
 from serving.scoring import Panel
@@ -89,9 +89,10 @@ class Customer:
         for place, product in enumerate(self.catalog.product_ids):
             states[holdings.NAME].numbers[0, 3 * place] = product in self.held
         purposes = [str(purpose) for purpose in consent.PURPOSES]
+        said = [place for place, name in enumerate(consent.view(self.catalog).numbers) if name.endswith("_refused")]
         for at, channel in enumerate(self.catalog.channel_ids):
             for place, purpose in enumerate(purposes):
-                states[consent.NAME].numbers[0, 2 * at + place] = (channel, purpose) in self.refused
+                states[consent.NAME].numbers[0, said[2 * at + place]] = (channel, purpose) in self.refused
         return states
 
     def _number(self, name: str) -> float:
@@ -103,13 +104,16 @@ class Customer:
 
 @dataclass
 class Remembering:
-    """A ledger that only remembers contacts: the seam `Contacts`."""
+    """A ledger that only remembers contacts: the seam `Knows`."""
 
     made: list[Contact]
 
     def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
         live = (one for one in self.made if one.expires_us is None or one.expires_us > now_us)
         return tuple(contact for contact in live if contact.at_us > since_us)
+
+    def known(self, customer_id: str, since_us: int | None, now_us: int) -> Known:
+        return Known(() if since_us is None else self.contacts(customer_id, since_us, now_us))
 
 
 @dataclass(frozen=True)

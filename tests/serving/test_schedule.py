@@ -219,9 +219,32 @@ def test_the_answer_names_the_time_and_every_hop(world: World) -> None:
     timed = world.with_models(policy=Policy(temperature=0, epsilon=0), scheduler=Scheduler(WORLD_MODEL, "3"))
     answer = timed.decide(world.ask("refuser", NOON), "1").answer()
     assert answer["send_at"] == "2024-06-03T18:00:00Z"
-    assert answer["chain"] == [
-        {"channel": "push", "send_at": "2024-06-03T18:00:00Z", "deadline": "2024-06-03T19:00:00Z"}
+    (hop,) = answer["chain"]
+    says = {"content_id": answer["action"]["content_id"], "text": answer["action"]["text"]}
+    assert hop == {
+        "channel": "push",
+        "send_at": "2024-06-03T18:00:00Z",
+        "deadline": "2024-06-03T19:00:00Z",
+        **says,
+    }
+    assert says["text"]
+
+
+def test_a_fallback_says_what_is_best_for_the_same_product_on_its_own_channel(world: World) -> None:
+    decision = world.with_models(policy=Policy(temperature=0, epsilon=0)).decide(world.ask("anna", NOON), "1")
+    assert decision.action
+    first, second = decision.answer()["chain"]
+    assert (first["channel"], first["text"]) == (decision.action.channel, decision.action.text)
+    there = [
+        candidate
+        for candidate in decision.candidates
+        if candidate.action
+        and (candidate.action.product_id, candidate.action.channel) == (decision.action.product_id, second["channel"])
     ]
+    best = max(there, key=lambda candidate: candidate.value).action
+    assert best
+    assert (second["content_id"], second["text"]) == (best.content_id, best.text)
+    assert second["channel"] != first["channel"]
 
 
 def test_an_answer_without_a_timing_model_says_so(world: World) -> None:

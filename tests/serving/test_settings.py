@@ -18,6 +18,7 @@ def test_settings_survive_the_environment() -> None:
         channel_model="challenger",
         temperature=0.25,
         epsilon=0.125,
+        reload_seconds=0.5,
         ledger_url="postgresql://h/b",
     )
     assert Settings.from_environment(settings.to_environment(), Path("/elsewhere")) == settings
@@ -39,3 +40,9 @@ def test_a_wrong_ledger_url_is_refused_and_not_repeated() -> None:
         Settings.from_environment({"NEXTBEST_LEDGER_URL": "mysql://nextbest:secret@host/bank"}, Path())
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(Settings(Path(), "", ledger_url="postgresql://nextbest:secret@host/bank"))
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf"])
+def test_polling_needs_a_number_of_seconds_that_can_be_waited(seconds: str) -> None:
+    with pytest.raises(InputError, match="NEXTBEST_RELOAD_SECONDS"):
+        Settings.from_environment({"NEXTBEST_RELOAD_SECONDS": seconds}, Path())

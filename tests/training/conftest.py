@@ -14,6 +14,7 @@ import pytest
 from features.catalog import Catalog, Channel, Product
 from features.columns import Table
 from features.importing import Bank, make_bank
+from features.served import SERVED_SCHEMA
 from features.tables import arrow_schema
 from features.times import micros
 from training.labels import DAY
@@ -33,6 +34,9 @@ class World:
     customers: dict[str, float] = field(default_factory=dict)
     holdings: list[dict[str, Any]] = field(default_factory=list)
     timeline: list[dict[str, Any]] = field(default_factory=list)
+    served: list[dict[str, Any]] = field(default_factory=list)
+    windows: dict[str, float] = field(default_factory=dict)
+    """Product → days in which an offer of it may be answered, where declared."""
 
     def knows(self, **since: float) -> World:
         """Customers, and the day each is known from."""
@@ -48,9 +52,16 @@ class World:
         self.timeline.append({"event_id": name, "customer_id": customer, "day": day, "kind": kind, **columns})
         return self
 
+    def serves(self, customer: str, day: float, kind: str, known: float | None = None, **columns: Any) -> World:
+        """An event of the ledger; known: the day on which it became known, if not at once."""
+        event = {"event_id": f"s{len(self.served)}", "customer_id": customer, "day": day, "kind": kind, **columns}
+        self.served.append({**event, "created_timestamp": ZERO + timedelta(days=day if known is None else known)})
+        return self
+
     @property
     def bank(self) -> Bank:
-        products = (Product("card", "Card", holdable=True), Product("loan", "Loan"))
+        card = Product("card", "Card", holdable=True, response_days=self.windows.get("card"))
+        products = (card, Product("loan", "Loan", response_days=self.windows.get("loan")))
         channels = (Channel("app", "App", "both"), Channel("web", "Web", "both"), Channel("sms", "SMS", "outbound"))
         people = [{"customer_id": customer, "day": day} for customer, day in self.customers.items()]
         tables = {
@@ -58,11 +69,15 @@ class World:
             Table.HOLDINGS: _table(Table.HOLDINGS, self.holdings),
             Table.TIMELINE: _table(Table.TIMELINE, self.timeline),
         }
-        return make_bank(Catalog("EUR", "UTC", products, channels), tables, ())
+        served = _rows(SERVED_SCHEMA, self.served) if self.served else None
+        return make_bank(Catalog("EUR", "UTC", products, channels), tables, (), served)
 
 
 def _table(name: Table, rows: Sequence[dict[str, Any]]) -> pa.Table:
-    schema = arrow_schema(name)
+    return _rows(arrow_schema(name), rows)
+
+
+def _rows(schema: pa.Schema, rows: Sequence[dict[str, Any]]) -> pa.Table:
     stamped = [{**row, "event_timestamp": ZERO + timedelta(days=row["day"])} for row in rows]
     complete = [{column: row.get(column) for column in schema.names} for row in stamped]
     return pa.Table.from_pylist(complete, schema=schema).sort_by("event_timestamp")

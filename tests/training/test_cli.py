@@ -6,15 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
 from features.errors import ArtefactError, GateRefused, InputError
-from training.cli import FAMILY_NAMES, MODEL_NAMES, nextbest
+from features.times import micros
+from serving.events import TimelineEvent
+from serving.ledger import SqliteLedger
+from training.attribution import RULES
+from training.cli import ATTRIBUTIONS, FAMILY_NAMES, MODEL_NAMES, nextbest
 from training.edge import command
 from training.families import FAMILIES
 from training.plan import MODELS
@@ -27,6 +33,7 @@ COMMANDS = (
     ("train",),
     ("score",),
     ("campaign", "plan"),
+    ("export",),
     ("run",),
     ("serve",),
     ("ui",),
@@ -74,6 +81,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_the_command_line_names_the_models_and_families_that_can_be_trained() -> None:
     assert MODEL_NAMES == MODELS
     assert set(FAMILY_NAMES) == {*FAMILIES, "all"}
+    assert ATTRIBUTIONS == RULES
 
 
 @pytest.mark.parametrize(
@@ -84,6 +92,9 @@ def test_the_command_line_names_the_models_and_families_that_can_be_trained() ->
         ("train", "channel-choice", "--seed", "x"),
         ("train", "send-time", "--family", "prior"),
         ("train", "send-time", "--horizon", "3"),
+        ("train", "send-time", "--attribution", "shapley-1"),
+        ("train", "next-best-product", "--attribution", "first"),
+        ("export",),
         ("score", "next-best-product"),
         ("features", "build"),
         ("unknown",),
@@ -188,3 +199,40 @@ def test_the_home_may_come_from_the_environment(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("NEXTBEST_HOME", str(tmp_path / "elsewhere"))
     found = call("train", "next-best-product")
     assert "elsewhere" in found.stderr
+
+
+def test_a_build_takes_the_homes_ledger_in_unless_told_not_to(bank_folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    build = ("features", "build", str(bank_folder), "--json")
+    alone = json.loads(call(*build, home=home).stdout)
+    assert (alone["served_events"], alone["served_left_out"]) == (0, {})
+    serve(home)
+    joined = json.loads(call(*build, home=home).stdout)
+    assert (joined["served_events"], joined["data_end"]) == (1, "2024-01-05T00:00:00+00:00")
+    assert joined["served_left_out"] == {"about customers that the tables do not know": 1}
+    assert json.loads(call(*build, "--without-ledger", home=home).stdout) == alone
+
+
+def test_an_export_is_a_bank_data_directory_with_the_ledgers_timeline(bank_folder: Path, tmp_path: Path) -> None:
+    home, out = tmp_path / "home", tmp_path / "out"
+    assert call("features", "build", str(bank_folder), home=home).exit_code == 0
+    serve(home)
+    found = call("export", "--out", str(out), "--json", home=home)
+    assert found.exit_code == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert (result["rows"]["timeline"], result["served_events"]) == (1, 1)
+    assert call("data", "check", str(out)).exit_code == 0
+    assert pq.read_table(out / "timeline.parquet")["event_id"].to_pylist() == ["e1"]
+    again = call("export", "--out", str(out), home=home)
+    assert again.exit_code == 2
+    assert "must be a folder that is empty" in again.stderr
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def serve(home: Path) -> None:
+    """A ledger that two events were posted to, one about a customer whom the tables do not know."""
+    ledger = SqliteLedger(home / "ledger.db")
+    day = micros(datetime(2024, 1, 5, tzinfo=UTC))
+    known = TimelineEvent("e1", "anna", day, "converted", product_id="loan", created_us=day)
+    ledger.append([known, TimelineEvent("e2", "nobody", day, "visited", created_us=day)])
+    ledger.close()

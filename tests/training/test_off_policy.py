@@ -164,6 +164,18 @@ def test_what_was_never_tried_withholds_every_estimate() -> None:
     assert overlap.reasons == ("10.0% of what the policy would do was never tried; at most 1%",)
 
 
+def test_where_only_the_taken_was_logged_missing_weight_may_mean_that_much_was_never_tried() -> None:
+    log = toy()
+    known = np.full_like(log.logged, np.nan)
+    known[log.chosen] = log.logged[log.chosen]
+    elsewhere = np.tile([0.05, 0.05, 0.9], len(log))
+    elsewhere[log.chosen[log.taken == 2]] = 0.0
+    rest = 1.0 - log.per_decision(elsewhere)
+    elsewhere[log.starts] += rest
+    reasons = Overlap.of(replace(log, logged=known, target=elsewhere)).reasons
+    assert any("never tried, or the logged propensities" in reason for reason in reasons)
+
+
 def test_propensities_that_are_not_those_of_the_log_are_noticed() -> None:
     log = toy()
     wrong = replace(log, logged=np.tile([0.2, 0.2, 0.6], len(log)))

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from features.assemble import row_schema
 from features.errors import ArtefactError
 from features.home import Build, Home
 from features.importing import write_bank
 from features.views import views
-from serving.opening import timing
-from serving.registry import resolve_timing
+from serving.canary import Canary
+from serving.registry import TIMING_MODEL, resolve_timing
 from serving.timing import TIMING_FILE
 from training.attempts import attempts
 from training.fit_timing import DECLARED, fit
@@ -73,26 +74,20 @@ def test_a_registered_model_is_what_serving_loads(world: World, build: Callable[
     assert trained.metrics["test/noticed_log_loss_minus_by_channel_high"] < 0
     model, version = resolve_timing("champion", tracking.uri)
     assert version == trained.version
-    scheduler = timing("champion", made.catalog, lambda reference: resolve_timing(reference, tracking.uri))
-    assert (scheduler.version, scheduler.missing) == (version, ())
     sms = model.channels.index("sms")
     assert int(np.argmax(model.noticed.slots[sms][:24])) == 20
     assert model.noticed.slots[sms, 20] > 0.9 > 0.1 > model.noticed.slots[sms, 8]
 
 
-def test_a_damaged_model_degrades_to_all_hours_alike_with_the_reason(
+def test_a_damaged_model_is_refused_with_the_reason(
     world: World, build: Callable[[], Build], tracking: Tracking
 ) -> None:
     evenings(world, 30)
-    made = build()
-    run = train_timing(made, tracking, {}).run_id
+    run = train_timing(build(), tracking, {}).run_id
     file = next(Path(tracking.uri.removeprefix("sqlite:///")).parent.rglob(f"{run}/**/{MODEL_FOLDER}/{TIMING_FILE}"))
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ArtefactError, match="SHA-256"):
         resolve_timing("champion", tracking.uri)
-    scheduler = timing("champion", made.catalog, lambda reference: resolve_timing(reference, tracking.uri))
-    assert scheduler.model is None
-    assert scheduler.missing == ("no usable champion of send-time: all hours are taken alike",)
 
 
 def test_few_messages_are_smoothed_as_declared_and_say_so(
@@ -139,10 +134,9 @@ def test_a_model_of_other_channels_or_of_another_zone_is_not_used(world: World, 
     evenings(world, 30)
     bank = world.bank
     learned = attempts(bank, day(31.0), 7 * DAY)
+    canary = Canary(row_schema(bank), {}, np.empty(0))
     for channels, zone in ((("app", "web", "fax"), "UTC"), (bank.catalog.channel_ids, "Asia/Shanghai")):
-        model = fit(learned, channels, zone, DECLARED)
-        scheduler = timing("champion", bank.catalog, lambda _, model=model: (model, "1"))
-        assert scheduler.model is None
-        assert scheduler.missing
-    usable = timing("champion", bank.catalog, lambda _: (fit(learned, bank.catalog.channel_ids, "UTC", DECLARED), "1"))
-    assert usable.versions == {"send-time": "1"}
+        with pytest.raises(ArtefactError, match="other channels or another time zone"):
+            canary.answer(TIMING_MODEL, fit(learned, channels, zone, DECLARED))
+    usable = canary.answer(TIMING_MODEL, fit(learned, bank.catalog.channel_ids, "UTC", DECLARED))
+    assert ((usable > 0) & (usable < 1)).all()

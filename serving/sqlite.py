@@ -1,0 +1,157 @@
+"""The ledger in one SQLite file, for one process.
+
+One writer thread (`serving.group_commit`) makes every change: calls return, or raise LedgerUnavailable, after the
+commit, so what was acknowledged survives a kill. Reads go through connections of their own, which see every commit and
+wait for none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from features.schema import Bool
+from serving.caps import Cap, Contact
+from serving.decision import Decision
+from serving.entries import Entry, answer_of, chunks, unpacked
+from serving.errors import LedgerUnavailable
+from serving.events import Fold, Outcome, TimelineEvent, unfolded
+from serving.group_commit import Writer
+from serving.history import Known
+from serving.readers import Readers
+from serving.sqlite_events import append, contacts, events, insert, known, rebase, remember
+from serving.sqlite_tables import connect
+
+# What was sent takes the place of its reservation; anything else that is known stays as it is.
+_SEED = """INSERT INTO contacts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (decision_id) DO UPDATE
+SET at_us = excluded.at_us, channel = excluded.channel, expires_us = NULL
+WHERE contacts.expires_us > 0 AND excluded.expires_us IS NULL"""
+
+
+class SqliteLedger:
+    """A ledger in one SQLite file, owned by this process alone while it is open.
+
+    fold: makes live states. groups: of products. capacity: changes that may wait; one more raises LedgerUnavailable at
+    once. patience: seconds that a caller waits for the disk.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fold: Fold = unfolded,
+        groups: Mapping[str, str | None] | None = None,
+        capacity: int = 1024,
+        patience: float = 10.0,
+    ) -> None:
+        self._fold, self._groups = fold, groups or {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock_file = _own(path)
+        try:
+            self._writer = Writer(lambda: connect(path), capacity, patience)
+        except (sqlite3.Error, LedgerUnavailable) as error:
+            self._lock_file.close()
+            raise LedgerUnavailable(f"the ledger {path} cannot be opened: {error}") from error
+        self._readers = Readers(path)
+
+    def record(
+        self,
+        decision: Decision,
+        recorded_at: datetime,
+        answer: bytes,
+        key: str | None = None,
+        request_hash: str = "",
+        *,
+        contact: Contact | None = None,
+        caps: Sequence[Cap] = (),
+        consent_version: int | None = None,
+    ) -> bytes:
+        entry = Entry.of(decision, recorded_at, answer, contact, caps, consent_version)
+
+        def work(connection: sqlite3.Connection) -> bytes:
+            first = _recall(connection, key, request_hash) if key else None
+            if first is not None:
+                return first
+            # Count and insert in one transaction: apart, two decisions would both find the last place free.
+            if entry.contact:
+                entry.admit(known(connection, entry.customer_id, entry.since_us, entry.now_us, self._groups))
+            remember(connection, [entry.event], self._fold)
+            if entry.contact:
+                insert(connection, "contacts", astuple(entry.contact))
+            insert(connection, "decisions", entry.decision)
+            if key:
+                insert(connection, "idempotency", (key, request_hash, decision.decision_id))
+            return answer
+
+        return self._writer.submit(work)
+
+    def append(self, events: Sequence[TimelineEvent]) -> tuple[Outcome, ...]:
+        return self._writer.submit(lambda connection: append(connection, events, self._fold, self._groups))
+
+    def known(self, customer_id: str, since_us: int | None, now_us: int) -> Known:
+        return self._readers.read(lambda connection: known(connection, customer_id, since_us, now_us, self._groups))
+
+    def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
+        return self._readers.read(lambda connection: contacts(connection, customer_id, since_us, now_us))
+
+    def timeline(
+        self,
+        customer_id: str,
+        as_of_us: int,
+        before: tuple[int, str] | None,
+        limit: int,
+        kinds: Collection[str] | None = None,
+    ) -> tuple[TimelineEvent, ...]:
+        return self._readers.read(lambda connection: events(connection, customer_id, as_of_us, before, limit, kinds))
+
+    def rebase(self, key: str, imported: Callable[[Sequence[str]], Bool]) -> None:
+        # No caller's patience holds for it: it is done once, before the first answer, over all events there are.
+        self._writer.submit(lambda connection: rebase(connection, key, imported, self._fold), patient=True)
+
+    def seed(self, contacts: Iterable[Contact]) -> None:
+        for rows in chunks(contacts):
+            self._writer.submit(partial(_seed, rows=rows))
+
+    def recall(self, key: str, request_hash: str) -> bytes | None:
+        return self._readers.read(lambda connection: _recall(connection, key, request_hash))
+
+    def get(self, decision_id: str) -> bytes | None:
+        query = "SELECT record FROM decisions WHERE decision_id = ?"
+        row = self._readers.read(lambda connection: connection.execute(query, (decision_id,)).fetchone())
+        return unpacked(row[0]) if row else None
+
+    @property
+    def open(self) -> bool:
+        return self._writer.open
+
+    def close(self) -> None:
+        self._readers.close()  # first: the last to leave brings the write-ahead log home, and readers cannot
+        self._writer.close()
+        self._lock_file.close()
+
+
+def _own(path: Path) -> IO[bytes]:
+    """Lock the ledger for this process: this SQLite's write-ahead log is safe with one writing process only."""
+    file = path.with_name(path.name + ".lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise LedgerUnavailable(f"another process has the ledger {path} open; stop it first") from None
+    return file
+
+
+def _seed(connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> None:
+    connection.executemany(_SEED, rows)
+
+
+def _recall(connection: sqlite3.Connection, key: str, request_hash: str) -> bytes | None:
+    row = connection.execute(
+        "SELECT request_hash, answer FROM idempotency JOIN decisions USING (decision_id) WHERE key = ?", (key,)
+    ).fetchone()
+    return answer_of(row, request_hash)
