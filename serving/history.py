@@ -150,7 +150,9 @@ def contacts(bank: Bank) -> Iterator[Contact]:
     """
     table = bank.tables[Table.TIMELINE]
     groups = groups_of(bank.catalog)
-    deliveries = table.filter(pc.is_in(table[Event.KIND], pa.array([str(kind) for kind in DELIVERIES])))
+    delivery = pc.is_in(table[Event.KIND], pa.array([str(kind) for kind in DELIVERIES]))
+    to_contact = pc.and_(pc.equal(table[Event.KIND], Kind.DECIDED.value), pc.is_valid(table[Event.CHANNEL]))
+    deliveries = table.filter(pc.or_(delivery, to_contact))
     if pc.any(pc.equal(deliveries[Event.KIND], Kind.SENT.value)).as_py():
         for _, events in groupby(_events(deliveries), key=lambda event: event.customer_id):
             of_customer = list(events)

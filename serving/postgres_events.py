@@ -56,11 +56,13 @@ DO UPDATE SET consent_version = live.consent_version + excluded.consent_version,
 _DELIVERIES = """SELECT * FROM timeline WHERE customer_id = ANY($1)
 AND (kind IN ('sent', 'delivered', 'failed') OR kind = 'decided' AND channel IS NOT NULL)"""
 _SEED = """INSERT INTO contacts VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (decision_id) DO UPDATE
-SET at_us = excluded.at_us, channel = excluded.channel, expires_us = NULL
+SET at_us = excluded.at_us, channel = excluded.channel, product_id = excluded.product_id,
+    product_group = excluded.product_group, purpose = excluded.purpose, expires_us = NULL
 WHERE contacts.expires_us > 0 AND excluded.expires_us IS NULL"""
-# What was sent takes the place of its reservation, which knows best what it was about.
+# What was sent takes the place of its reservation.
 _MAKE = """INSERT INTO contacts VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (decision_id) DO UPDATE
-SET at_us = excluded.at_us, channel = excluded.channel, expires_us = NULL
+SET at_us = excluded.at_us, channel = excluded.channel, product_id = excluded.product_id,
+    product_group = excluded.product_group, purpose = excluded.purpose, expires_us = NULL
 WHERE contacts.customer_id = excluded.customer_id"""
 _RELEASE = """UPDATE contacts SET expires_us = 0 FROM unnest($1::text[], $2::text[]) AS released (name, customer_id)
 WHERE contacts.decision_id = released.name AND contacts.customer_id = released.customer_id"""

@@ -18,7 +18,7 @@ from serving.events import TimelineEvent
 
 _Subject: TypeAlias = tuple[str, str]
 DELIVERIES = (Kind.SENT, Kind.DELIVERED, Kind.FAILED)
-"""Kinds of events that make or release contacts."""
+"""Kinds of events that make or release contacts. A decision to contact tells what a message was about."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,12 @@ class Settled:
 
 
 def concerns_contacts(events: Iterable[TimelineEvent]) -> bool:
-    """Whether any of these events can make or release a contact."""
-    return any(event.kind in DELIVERIES for event in events)
+    """Whether any of these events can make, change or release a contact."""
+    return any(map(_tells, events))
+
+
+def _tells(event: TimelineEvent) -> bool:
+    return event.kind in DELIVERIES or (event.kind == Kind.DECIDED and event.channel is not None)
 
 
 def settled(
@@ -45,10 +49,10 @@ def settled(
     about: dict[_Subject, list[TimelineEvent]] = {}
     for event in events:
         about.setdefault(_subject(event, decisions), []).append(event)
-    deliveries = [event for event in fresh if event.kind in DELIVERIES]
-    touched = {_subject(event, decisions) for event in deliveries}
+    telling = [event for event in fresh if _tells(event)]
+    touched = {_subject(event, decisions) for event in telling}
     # Of a message that several decisions claim, receipts belong to one of them, which may just have changed.
-    touched |= {("decision", name) for event in deliveries for name in decisions.get(event.message_id or "", ())}
+    touched |= {("decision", name) for event in telling for name in decisions.get(event.message_id or "", ())}
     found = [_settle(subject, about[subject], groups) for subject in sorted(touched)]
     return Settled(
         tuple(contact for contact, _ in found if contact), tuple(name for _, released in found for name in released)
@@ -94,8 +98,10 @@ def _made_by(
     sent: TimelineEvent, name: str, events: Sequence[TimelineEvent], groups: Mapping[str, str | None]
 ) -> Contact | None:
     """The contact by this message, with what others say of it where it is silent; None: nobody says on what channel."""
-    told = [sent, *sorted((event for event in events if event.kind != Kind.FAILED), key=lambda event: event.order)]
-    channel = next((event.channel for event in told if event.channel), None)
+    told = sorted((event for event in events if event.kind != Kind.FAILED), key=lambda event: event.order)
+    # A message may leave on another channel than was decided; what it is about, the decision knows best.
+    channel = next((event.channel for event in (sent, *told) if event.channel), None)
+    told = [*(event for event in told if event.kind == Kind.DECIDED), sent, *told]
     product = next((event.product_id for event in told if event.product_id), None)
     # Without a purpose it may have been marketing, so it counts as such.
     purpose = next((event.purpose for event in told if event.purpose), Purpose.MARKETING.value)

@@ -22,9 +22,10 @@ _REMEMBER = """INSERT INTO live (customer_id, consent_version, state) VALUES (?,
 DO UPDATE SET consent_version = consent_version + excluded.consent_version, state = excluded.state"""
 _DELIVERIES = """SELECT * FROM timeline WHERE customer_id = ?
 AND (kind IN ('sent', 'delivered', 'failed') OR kind = 'decided' AND channel IS NOT NULL)"""
-# What was sent takes the place of its reservation, which knows best what it was about.
+# What was sent takes the place of its reservation.
 _MAKE = """INSERT INTO contacts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (decision_id) DO UPDATE
-SET at_us = excluded.at_us, channel = excluded.channel, expires_us = NULL
+SET at_us = excluded.at_us, channel = excluded.channel, product_id = excluded.product_id,
+    product_group = excluded.product_group, purpose = excluded.purpose, expires_us = NULL
 WHERE contacts.customer_id = excluded.customer_id"""
 _RELEASE = "UPDATE contacts SET expires_us = 0 WHERE decision_id = ? AND customer_id = ?"
 _ALL = "SELECT * FROM timeline WHERE customer_id = ?"

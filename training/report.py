@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from training import metrics
 from training.plan import NEXT_BEST_PRODUCT
@@ -65,6 +66,7 @@ def report_lines(report: Report, home: Path) -> list[str | Table]:
         "  nextbest ui    the runs, metrics and models in MLflow",
         f"  {serve}    the endpoint; then",
         f"  curl -s 127.0.0.1:3000/v1/decide -H 'Content-Type: application/json' -d '{body}'",
+        f"  http://127.0.0.1:3000/console?customer={quote(customer, safe='')}    the customer's timeline and decisions",
     ]
 
 

@@ -258,6 +258,10 @@ RECEIPTS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, tuple[str, int, 
         [{**SENT, "message_id": "m1"}, {"kind": "delivered", "decision_id": "d1", "message_id": "m1"}],
         [("d1", LASTING)],
     ),
+    "what a decision elsewhere says of a message's channel counts, before or after it": (
+        [{"kind": "sent", "message_id": "m7"}, {"kind": "decided", "channel": "push", "message_id": "m7"}],
+        [("e0", LASTING), ("d1", ("push", AT, AT + HOUR))],
+    ),
     "a message nobody says the channel of is none": ([{"kind": "sent"}], [("d1", ("push", AT, AT + HOUR))]),
 }
 
@@ -281,6 +285,19 @@ def test_contacts_follow_receipts_whatever_their_order(ledger: Ledger, case: str
             for contact in known(ledger, who).contacts
         }
         assert found == {(f"{name}-{lap}", rest) for name, rest in expected}, order
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_a_message_was_about_is_what_its_decision_says_however_late(ledger: Ledger, late: bool) -> None:
+    told = [
+        event("e1", "sent", channel="sms", decision_id="elsewhere", purpose="service"),
+        event("e2", "decided", channel="push", product_id="card", decision_id="elsewhere", purpose="marketing"),
+    ]
+    for one in reversed(told) if late else told:
+        ledger.append([one])
+    assert known(ledger).contacts == (
+        Contact("anna", told[0].at_us, "sms", "card", "cards", "marketing", "elsewhere", None),
+    )
 
 
 def test_a_contact_without_a_reservation_is_about_what_its_events_say(ledger: Ledger) -> None:
