@@ -23,8 +23,6 @@ Key: TypeAlias = tuple[str | None, str | None, str | None]
 """Product, channel and content of an action; channel None: no contact."""
 NO_CONTACT: Key = (None, None, None)
 _COLUMNS = (Event.PRODUCT_ID, Event.CHANNEL, Event.CONTENT_ID)
-ANSWERED_AT_ONCE = 1
-"""Microsecond: what was known of the customer ends here before the decision."""
 
 
 @dataclass(frozen=True)

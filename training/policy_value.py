@@ -28,7 +28,8 @@ from serving.lookup import imported_only
 from serving.recorded import Recorded
 from training.decision_log import DecisionLog
 from training.labels import AT, as_times
-from training.policy_cases import ANSWERED_AT_ONCE, NO_CONTACT, Cases, Key
+from training.policy_cases import NO_CONTACT, Cases, Key
+from training.spine import JUST_BEFORE
 
 if TYPE_CHECKING:
     from features.home import Build
@@ -83,9 +84,9 @@ def policy_log(
     from features.store import history  # imports Feast, seconds
 
     frame = found.frame
-    as_of = frame[AT].to_numpy(np.int64) - ANSWERED_AT_ONCE
+    as_of = frame[AT].to_numpy(np.int64) - JUST_BEFORE
     states = history(build, pd.DataFrame({CUSTOMER_ID: frame[CUSTOMER_ID], AS_OF: as_times(as_of)}), progress)
-    pasts = Pasts.of(build, decider)
+    pasts = Pasts.of(build)
     options = []
     with progress.step(f"decide again {len(found)} times", len(found)) as advance:
         for row, (customer, at) in enumerate(zip(frame[CUSTOMER_ID], as_of.tolist(), strict=True)):
@@ -172,16 +173,15 @@ def _predicted(log: DecisionLog, build: Build, seed: int) -> Float64:
 class Pasts:
     """Contacts and responses of the imported timeline by customer, in the order of time."""
 
-    decider: Decider
     contacts: Mapping[str, Sequence[Contact]]
     responses: Mapping[str, Sequence[Response]]
 
     @classmethod
-    def of(cls, build: Build, decider: Decider) -> Pasts:
+    def of(cls, build: Build) -> Pasts:
         made: dict[str, list[Contact]] = {}
         for contact in contacts(build.bank):
             made.setdefault(contact.customer_id, []).append(contact)
-        return cls(decider, made, responses(build.bank))
+        return cls(made, responses(build.bank))
 
     def at(self, customer_id: str, at_us: int) -> Past:
         """What the rules may know of the customer at that moment."""
