@@ -17,7 +17,8 @@ import numpy as np
 
 from features.evidence import Evidence
 from features.schema import Float64, Rows, RowSchema
-from serving.scoring import STATIC, Panel
+from serving.choice import ChoiceModel
+from serving.scoring import STATIC, Panel, Source
 
 OPT_OUT_MESSAGES = 1_000.0
 """The declared P(opt-out) counts as so many messages against what the log shows."""
@@ -32,16 +33,26 @@ class Rates:
 
 
 def usual_rates(products: Panel, channels: Panel, prior: str, rows_of: Callable[[RowSchema], Rows]) -> Rates:
-    """What the sources called `prior` say; they look at no customer, so the single one behind `rows_of` is anybody."""
+    """What the sources called `prior`, or of that family, say.
+
+    They look at no customer, so the single one behind `rows_of` is anybody.
+    """
     return Rates(_usual(products, prior, rows_of), _usual(channels, prior, rows_of))
 
 
 def _usual(panel: Panel, prior: str, rows_of: Callable[[RowSchema], Rows]) -> Float64:
     """Float64 [m], NaN where no prior answers."""
     everything = np.ones(len(panel.candidates), dtype=np.bool_)
-    alone = replace(panel, sources=tuple(source for source in panel.sources if source.name == prior))
+    named = [source for source in panel.sources if source.name == prior]
+    # where the champion is itself the prior, one version stands in the champion's place and the prior's is empty
+    found = named or [source for source in panel.sources if _family(source) == prior]
+    alone = replace(panel, sources=tuple(found))
     scores = alone.score(rows_of, everything)
     return np.full(len(everything), np.nan) if scores.version == STATIC else scores.probabilities
+
+
+def _family(source: Source) -> str | None:
+    return source.model.scorer.family if isinstance(source.model, ChoiceModel) else None
 
 
 def responses(evidence: Evidence, usual: Rates | None, strength: float) -> Float64:

@@ -164,7 +164,7 @@ class LightGBMScorer:
         """Verify the files first (`ChoiceModel.load` does): LightGBM ends the process on a truncated file."""
         layout, prior, _ = read_scorer_file(folder, cls.family)
         text = (folder / cls.file).read_text(encoding="utf-8")
-        _check_trees(text, len(layout.pair_names))
+        check_trees(text, len(layout.pair_names))
         booster = lightgbm.Booster(model_str=text)
         if booster.num_feature() != len(layout.pair_names):
             raise ArtefactError(
@@ -203,7 +203,7 @@ def check_finite(name: str, numbers: npt.NDArray[np.floating[Any]]) -> None:
         raise ArtefactError(f"{name} must be finite numbers, however some are not; train again")
 
 
-def _check_trees(text: str, columns: int) -> None:
+def check_trees(text: str, columns: int) -> None:
     """ArtefactError unless the trees of a booster stay inside of themselves and of the line that they read.
 
     LightGBM takes them as they are, and follows a number that leads outside to whatever lies there.

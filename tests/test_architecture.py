@@ -65,7 +65,7 @@ def test_module_names_say_what_is_in_them() -> None:
 
 def test_only_the_edges_ask_for_the_time() -> None:
     """The command line, the HTTP service and run bookkeeping may read the clock; below them time is an argument."""
-    edges = {"training/cli.py", "training/cli_deliver.py", "serving/service.py", "training/track.py"}
+    edges = {"training/cli.py", "training/commands/cli_deliver.py", "serving/service.py", "training/track.py"}
     asking = {
         str(path.relative_to(ROOT))
         for path in MODULES

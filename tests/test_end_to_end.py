@@ -22,6 +22,7 @@ from serving.launch import free_port
 
 NEXTBEST = [sys.executable, "-m", "training.cli"]
 ROOT = Path(__file__).resolve().parents[1]
+MODELS = {"next-best-product", "channel-choice", "content-choice", "send-time"}
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -111,7 +112,7 @@ def server(whole_job: tuple[Path, Any]) -> Iterator[str]:
 
 def test_one_command_trains_registers_and_serves_decisions(whole_job: tuple[Path, Any]) -> None:
     _, report = whole_job
-    assert {trained["model"] for trained in report["trained"]} == {"next-best-product", "channel-choice", "send-time"}
+    assert {trained["model"] for trained in report["trained"]} == MODELS
     assert report["left_out"] == {}
     assert len(report["served"]) == 5
     for served in report["served"]:

@@ -12,7 +12,7 @@ from features.assemble import assemble
 from features.columns import AS_OF, CUSTOMER_ID
 from features.errors import InputError
 from features.progress import SILENT, Progress
-from features.schema import Bool, Int64, Rows, RowSchema
+from features.schema import Bool, Int64, Rows, RowSchema, Texts
 from serving.eligibility import rankable
 from serving.question import Question
 from training.examples import Examples
@@ -40,6 +40,14 @@ class Dataset:
 
     def take(self, index: Int64 | Bool) -> Dataset:
         return Dataset(self.question, self.spine.take(index), self.rows.take(index), self.available[index])
+
+    @property
+    def customer_id(self) -> Texts:
+        return self.spine.customer_id
+
+    @property
+    def taken(self) -> Bool:
+        return self.spine.taken
 
     @property
     def examples(self) -> Examples:
@@ -75,12 +83,7 @@ def dataset(build: Build, question: Question, spine: Spine, schema: RowSchema, p
     A held or ineligible product is not available, and not a label either. Left out: rows in which nothing can be
     chosen, and rows without the outside option in which nothing that could be chosen was taken.
     """
-    from features.store import history  # imports Feast, seconds
-
-    frame = pd.DataFrame({CUSTOMER_ID: spine.customer_id, AS_OF: as_times(spine.as_of)})
-    states = history(build, frame, progress)
-    with progress.step(f"assemble {len(spine)} rows"):
-        rows = assemble(states, spine.as_of / 1e6, schema)
+    rows = rows_at(build, spine.customer_id, spine.as_of, schema, progress)
     available = spine.offered
     if question.block == "product":
         available = available & rankable(rows, build.catalog, [None] * len(rows))
@@ -89,6 +92,15 @@ def dataset(build: Build, question: Question, spine: Spine, schema: RowSchema, p
     left_out = {"nothing could be chosen, or only what the customer held was taken": int((~usable).sum())}
     kept = replace(spine, taken=taken).take(usable, left_out)
     return Dataset(question, kept, rows.take(usable), available[usable])
+
+
+def rows_at(build: Build, customer_id: Texts, as_of: Int64, schema: RowSchema, progress: Progress = SILENT) -> Rows:
+    """Model rows of n customers, each from what was known at its own moment. customer_id: [n]; as_of: int64 [n], µs."""
+    from features.store import history  # imports Feast, seconds
+
+    states = history(build, pd.DataFrame({CUSTOMER_ID: customer_id, AS_OF: as_times(as_of)}), progress)
+    with progress.step(f"assemble {len(as_of)} rows"):
+        return assemble(states, as_of / 1e6, schema)
 
 
 def require_take_ups(data: Dataset, what: str) -> None:

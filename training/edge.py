@@ -92,6 +92,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("FEAST_USAGE", "False")
         # OpenMP threads that spin at barriers make LightGBM ten times slower where other work shares the cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

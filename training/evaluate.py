@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from features.schema import Float64, Texts
+from features.schema import Bool, Float64, Texts
+from serving.question import Question
 from training import metrics
 from training.bootstrap import Interval, paired
 from training.breadth import breadth
@@ -20,6 +22,24 @@ CONSTANT = "constant"
 PREVIOUS_CHANNEL = "previous_channel"
 SMOOTHING = 20.0
 """Choices that the share of all channels counts for, in the share after one channel."""
+
+
+class Judgeable(Protocol):
+    """Rows with their outcomes: a Dataset, or the Predictions kept with a run."""
+
+    @property
+    def question(self) -> Question: ...
+    @property
+    def customer_id(self) -> Texts: ...
+    @property
+    def available(self) -> Bool: ...
+    @property
+    def taken(self) -> Bool: ...
+    @property
+    def judged_for_ranking(self) -> Bool: ...
+    @property
+    def judged_for_probability(self) -> Bool: ...
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -50,42 +70,41 @@ class Comparison:
         return {key: value for key, value in found.items() if np.isfinite(value)}
 
 
-def judge(probabilities: Float64, data: Dataset) -> Judged:
+def judge(probabilities: Float64, data: Judgeable) -> Judged:
     """All metrics of calibrated probabilities, float64 [n, m], on a dataset."""
-    spine = data.spine
+    taken = data.taken
     for_ranking, for_probability = data.judged_for_ranking, data.judged_for_probability
-    ranking = metrics.ranking(probabilities, data.available, spine.taken)
+    ranking = metrics.ranking(probabilities, data.available, taken)
     per_row = {name: np.where(for_ranking, values, np.nan) for name, values in ranking.items()}
     alone = data.question.link == "joint" and not data.question.outside
-    losses = (metrics.choice_losses if alone else metrics.pair_losses)(probabilities, data.available, spine.taken)
+    losses = (metrics.choice_losses if alone else metrics.pair_losses)(probabilities, data.available, taken)
     per_row |= {name: np.where(for_probability, values, np.nan) for name, values in losses.items()}
     pairs = data.available & ~np.isnan(probabilities) & for_probability[:, None]
-    scores, happened = probabilities[pairs], spine.taken[pairs]
+    scores, happened = probabilities[pairs], taken[pairs]
     values = {name: float(np.nanmean(row)) if not np.isnan(row).all() else np.nan for name, row in per_row.items()}
     values |= {metrics.AUC: metrics.auc(scores, happened), **metrics.calibration_gaps(scores, happened)}
     shown = for_probability[:, None] & data.available
-    values[metrics.AUC_BY_CANDIDATE] = metrics.auc_by_candidate(probabilities, shown, spine.taken)
-    popularity = spine.taken.sum(axis=0) / max(int(spine.taken.sum()), 1)
+    values[metrics.AUC_BY_CANDIDATE] = metrics.auc_by_candidate(probabilities, shown, taken)
+    popularity = taken.sum(axis=0) / max(int(taken.sum()), 1)
     values |= targeting(scores, happened)
     values |= breadth(probabilities[for_ranking], data.available[for_ranking], popularity)
     return Judged(values, per_row)
 
 
 def compare(
-    name: str, probabilities: Mapping[str, Float64], data: Dataset, seed: int, against: tuple[str, ...]
+    name: str, probabilities: Mapping[str, Float64], data: Judgeable, seed: int, against: tuple[str, ...]
 ) -> Comparison:
     """Judge every model in `probabilities`; differences are those of `name` to each of `against`."""
     judged = {model: judge(values, data) for model, values in probabilities.items()}
-    customers: Texts = data.spine.customer_id
     differences = {
-        other: paired(judged[name].per_row, judged[other].per_row, customers, seed)
+        other: paired(judged[name].per_row, judged[other].per_row, data.customer_id, seed)
         for other in against
         if other in judged and other != name
     }
     return Comparison(judged, differences, len(data))
 
 
-def primary_metric(data: Dataset) -> str:
+def primary_metric(data: Judgeable) -> str:
     """The metric by which families are chosen.
 
     HR@3 where three are few of the candidates, MAP@7 where the order of a few candidates is the question, and the

@@ -120,9 +120,16 @@ def lift_of(control: Arm, treated: Arm) -> Lift:
     return Lift(float(value), float(low), float(high))
 
 
-def read(control: Arm, treated: Arm, smallest_lift: float, power: float = POWER) -> Reading:
-    """The lift, unless the arms are too small to have found the smallest lift that matters; then nothing but that."""
-    rate = max(control.took_up, NO_EVENT) / control.customers
+def read(
+    control: Arm, treated: Arm, smallest_lift: float, power: float = POWER, baseline: float | None = None
+) -> Reading:
+    """The lift, unless the arms are too small to have found the smallest lift that matters; then nothing but that.
+
+    baseline: the rate that the experiment was planned with. None: what control shows; as that falls short of the true
+    rate every other time, arms of exactly the planned size are then refused as often.
+    """
+    rate = max(control.took_up, NO_EVENT) / control.customers if baseline is None else baseline
+    _check(rate, smallest_lift, 0.5)
     share = control.customers / (control.customers + treated.customers)
     reached = power_of(control.customers, treated.customers, rate, smallest_lift)
     if reached >= power:

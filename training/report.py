@@ -29,11 +29,41 @@ def trained_lines(trained: Trained) -> list[str | Table]:
     shown = (*RANKED, *CHANCES) if trained.model == NEXT_BEST_PRODUCT else CHANCES
     lines: list[str | Table] = [
         table(title, ("", *shown), metric_rows(trained.families, shown)),
-        f"registered: {trained.family}, version {trained.version} (champion); {trained.reason}",
+        f"registered: {trained.family}, version {trained.version}; {trained.reason}",
+        f"gate: {trained.verdict}",
         f"rows: {sizes}",
     ]
     lines += [f"note: {note}" for note in trained.notes]
-    return [*lines, *unseen_lines(trained.metrics), f"run {trained.run_id}, {trained.seconds:.0f} s"]
+    lines += champion_lines(trained.champion)
+    return [
+        *lines,
+        *unseen_lines(trained.metrics),
+        *cost_lines(trained.cost),
+        f"run {trained.run_id}, {trained.seconds:.0f} s",
+    ]
+
+
+def champion_lines(found: Mapping[str, float]) -> list[str]:
+    """What differs from the champion of before, on the test rows that neither has learned from."""
+    lines = []
+    for name in (metrics.HR_AT_3, metrics.LOG_LOSS):
+        key = f"test/{name}_minus_champion"
+        if key in found:
+            interval = f"{found[key]:+.4f} [{found[f'{key}_low']:+.4f}, {found[f'{key}_high']:+.4f}]"
+            lines.append(f"champion of before, {name}: {found[f'test/champion/{name}']:.4f}, difference {interval}")
+    return lines
+
+
+def cost_lines(cost: Mapping[str, float]) -> list[str]:
+    """Size, memory and waiting, in one line; nothing where they were not measured."""
+    parts = []
+    if "model_bytes" in cost:
+        parts.append(f"{cost['model_bytes'] / 1e6:.2f} MB of model")
+    if "peak_memory_mb" in cost:
+        parts.append(f"{cost['peak_memory_mb']:,.0f} MB of memory")
+    if "latency_ms_p50" in cost:
+        parts.append(f"a customer waits {cost['latency_ms_p50']:.2f} ms (99 % {cost['latency_ms_p99']:.2f} ms)")
+    return [f"cost: {', '.join(parts)}"] if parts else []
 
 
 def unseen_lines(found: Mapping[str, float]) -> list[str]:

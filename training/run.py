@@ -20,9 +20,11 @@ import pyarrow.compute as pc
 from features.build import build_features
 from features.columns import CUSTOMER_ID, Table
 from features.errors import NextbestError
+from serving.content_model import CONTENT_MODEL
 from serving.launch import Server, free_port
 from serving.registry import TIMING_MODEL
 from serving.settings import Settings
+from training.content.train_content import train_content
 from training.labels import ModelNotPossible
 from training.plan import MODELS, Order
 from training.stable import hashes
@@ -95,6 +97,8 @@ def train_all(
     jobs: dict[str, Callable[[], Trained]] = {
         model: partial(train, Order(model, seed=seed), build, tracking, tags, terminal) for model in MODELS
     }
+    content = Order(CONTENT_MODEL, seed=seed)
+    jobs[CONTENT_MODEL] = partial(train_content, content, build, tracking, tags, terminal)
     jobs[TIMING_MODEL] = partial(train_timing, build, tracking, tags, seed=seed, progress=terminal)
     for model, job in jobs.items():
         terminal.say(f"train {model}", "bold")

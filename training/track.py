@@ -2,6 +2,23 @@
 
 Several processes that open a fresh SQLite backend at one moment race in its schema migrations, so it is initialised
 once, under a lock. A run carries the process that made it; where that is gone, the next start marks it KILLED.
+One schema for every model and family:
+
+params     the order (model, family, horizon_days, attribution, until, seed, split), the rows of each part, what was
+           chosen (chosen_family, calibration, rounds), and champion_version, champion_run, champion_rows where there
+           was a champion to compare with
+metrics    valid/<metric>, test/<metric>, unseen/<metric> (beyond `until`); <part>/<metric>_minus_<other> with _low and
+           _high against the prior, counting and, on test, the champion; cost/<what> for all that depends on the clock
+           or the machine, which "identical metrics" leaves out
+tags       git_commit, lock_sha256 (the code); nextbest.data, nextbest.features, nextbest.row_schema (what was learned
+           from); nextbest.reason (why this family); nextbest.gate, nextbest.gate_reasons (what the gate said);
+           nextbest.host, .boot, .pid, .started (whose run it is)
+inputs     the data set, by name and fingerprint
+artefacts  model/ prior/ order/ predictions/ calibration/ reference/ labels/ plots/ gate/ comparisons/ card.md
+
+Nested runs (`run(..., parent=…)`) are parts of a run: the families that it chose among, and trials or folds where it
+has any. They carry the tag nextbest.part (family, trial, fold), the parameters of what they fitted and metrics of the
+same names, and no artefacts; who compares runs finds them by mlflow.parentRunId.
 """
 
 from __future__ import annotations
@@ -10,7 +27,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import socket
 import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,48 +35,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features.errors import InputError
 from serving.registry import CHAMPION, PRIOR
+from training.process import Process
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CHALLENGER = "challenger"
+"""Alias of the version that was trained last, whatever the gate said of it."""
 MODEL_FOLDER = "model"
 PRIOR_FOLDER = "prior"
-_TAG = "nextbest."
-
-
-@dataclass(frozen=True)
-class Process:
-    """Who makes a run: enough to see later whether it still lives."""
-
-    host: str
-    boot: str
-    pid: int
-    started: str
-
-    @classmethod
-    def this(cls) -> Process:
-        return cls(socket.gethostname(), _boot_id(), os.getpid(), _started(os.getpid()))
-
-    @classmethod
-    def of(cls, tags: Mapping[str, str]) -> Process | None:
-        names = [f"{_TAG}{name}" for name in ("host", "boot", "pid", "started")]
-        if not all(name in tags for name in names):
-            return None
-        host, boot, pid, started = (tags[name] for name in names)
-        return cls(host, boot, int(pid), started)
-
-    @property
-    def tags(self) -> dict[str, str]:
-        parts = {"host": self.host, "boot": self.boot, "pid": str(self.pid), "started": self.started}
-        return {f"{_TAG}{name}": value for name, value in parts.items()}
-
-    @property
-    def is_gone(self) -> bool:
-        """True when it ran on this host and surely no longer does."""
-        if self.host != socket.gethostname():
-            return False
-        return self.boot != _boot_id() or _started(self.pid) != self.started
 
 
 class Tracking:
@@ -125,10 +110,11 @@ class Tracking:
             raise
         self.client.set_terminated(run.id, "FINISHED")
 
-    def register(self, model: str, run: Run, prior: bool = True) -> str:
-        """Register the models of `run`: its prior, if any, for when the champion cannot answer, and the champion.
+    def register(self, model: str, run: Run, prior: bool = True, champion: bool = False) -> str:
+        """Register the models of `run` as new versions, its prior too if it has one; the version of its model.
 
-        Aliases move last and the champion's at the very end: a kill before it changes nothing.
+        `challenger` names it from now on. What serves stays what it is until `promote` is called; champion: call it at
+        once, without a gate. Aliases move last: a kill before changes nothing.
         """
         from mlflow.exceptions import MlflowException
 
@@ -137,14 +123,47 @@ class Tracking:
         except MlflowException:
             self.client.create_registered_model(model)
         root = self.client.get_run(run.id).info.artifact_uri
-        folders = {PRIOR: PRIOR_FOLDER, CHAMPION: MODEL_FOLDER} if prior else {CHAMPION: MODEL_FOLDER}
+        folders = (PRIOR_FOLDER, MODEL_FOLDER) if prior else (MODEL_FOLDER,)
         versions = {
-            alias: self.client.create_model_version(model, source=f"{root}/{folder}", run_id=run.id).version
-            for alias, folder in folders.items()
+            folder: str(self.client.create_model_version(model, source=f"{root}/{folder}", run_id=run.id).version)
+            for folder in folders
         }
-        for alias, version in versions.items():
-            self.client.set_registered_model_alias(model, alias, version)
-        return str(versions[CHAMPION])
+        self.client.set_registered_model_alias(model, CHALLENGER, versions[MODEL_FOLDER])
+        if champion:
+            self.promote(model, run.id)
+        return versions[MODEL_FOLDER]
+
+    def promote(self, model: str, run_id: str, folder: str = MODEL_FOLDER) -> str:
+        """Let `champion` name what the run registered from `folder`, and `prior` its prior; the champion's version.
+
+        The champion's alias moves last. InputError where the run registered nothing of that name.
+        """
+        versions = self._versions(model, run_id)
+        if folder not in versions:
+            raise InputError(
+                f"a champion is a registered version, however run {run_id} registered no {folder} of {model}; "
+                f"train with `nextbest train {model}`"
+            )
+        if PRIOR_FOLDER in versions:
+            self.client.set_registered_model_alias(model, PRIOR, versions[PRIOR_FOLDER])
+        self.client.set_registered_model_alias(model, CHAMPION, versions[folder])
+        return versions[folder]
+
+    def named(self, model: str, reference: str) -> tuple[str, str, str] | None:
+        """Version, run id and artefact folder ("model" or "prior") that an alias or a version names; None: nothing."""
+        from mlflow.exceptions import MlflowException
+
+        get = self.client.get_model_version if reference.isdigit() else self.client.get_model_version_by_alias
+        try:
+            found = get(model, reference)
+        except MlflowException:
+            return None
+        return str(found.version), str(found.run_id or ""), _folder(found)
+
+    def _versions(self, model: str, run_id: str) -> dict[str, str]:
+        """Artefact folder → the newest version of `model` that the run registered from it."""
+        found = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+        return {_folder(one): str(one.version) for one in sorted(found, key=lambda one: int(one.version))}
 
 
 @dataclass(frozen=True)
@@ -186,6 +205,11 @@ class Run:
         self.client.log_text(self.id, content, file)
 
 
+def _folder(version: Any) -> str:
+    """The artefact folder that a model version was registered from."""
+    return str(version.source).rstrip("/").rpartition("/")[2]
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The file of a SQLite backend; None for any other."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
@@ -224,27 +248,3 @@ def _only_one(uri: str) -> Iterator[None]:
     with path.with_name(path.name + ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _boot_id() -> str:
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else "unknown"
-
-
-def _started(pid: int) -> str:
-    """When a process started, in clock ticks since boot; empty when it does not run."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return _alive_elsewhere(pid)
-
-
-def _alive_elsewhere(pid: int) -> str:
-    """Systems without /proc: "runs" or empty."""
-    if Path("/proc/self").exists():
-        return ""
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return ""
-    return "runs"

@@ -16,12 +16,16 @@ from features.progress import SILENT, Progress
 from features.times import micros
 from serving.registry import TIMING_MODEL
 from serving.timing import STAGES, TimingModel
-from training import metrics
+from training import cost, metrics
 from training.attempts import Attempts, attempts
 from training.bootstrap import intervals
 from training.fit_timing import DECLARED, chances, choose, fit, log_losses, outcome
+from training.kept import learned_from
 from training.labels import DAY, as_times, cut, last_fact
-from training.plan import RESPONSE_DAYS
+from training.orders import keep_order
+from training.plan import RESPONSE_DAYS, Order
+from training.promotion.gate import GATE_TAG, REASONS_TAG
+from training.promotion.verdict import PASSED, REFUSED
 from training.split import by_time
 from training.track import MODEL_FOLDER, Tracking
 from training.train import Trained, keep
@@ -42,8 +46,12 @@ def train_timing(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Trained:
-    """Fit, judge and register the timing model. Raises ModelNotPossible before anything is written."""
+    """Fit, judge and register the timing model. Raises ModelNotPossible before anything is written.
+
+    It serves unless it foretells what is noticed surely worse than the usual rate of each channel does.
+    """
     started = time.perf_counter()
+    cost.forget_peak()
     catalog = build.catalog
     with progress.step("choose the messages"):
         end = last_fact(build.bank) if until is None else min(last_fact(build.bank), micros(until))
@@ -65,35 +73,54 @@ def train_timing(
     model = fit(learned, catalog.channel_ids, catalog.time_zone, strengths)
     experiment = tracking.experiment(TIMING_MODEL)
     tracking.mark_killed(experiment)
-    sizes = {name: len(part) for name, part in zip(("train", "valid", "test"), parts or (), strict=False)}
+    counts = {name: len(part) for name, part in zip(("train", "valid", "test"), parts or (), strict=False)}
     with tracking.run(experiment, TIMING_MODEL, tags) as run:
+        keep_order(run, Order(TIMING_MODEL, until=until, seed=seed))
         run.params(
             {
                 **asdict(strengths),
+                "model": TIMING_MODEL,
+                "family": FAMILY,
                 "until": as_times(np.array([end]))[0].isoformat(),
                 "horizon_days": RESPONSE_DAYS,
                 "seed": seed,
             }
         )
-        run.tags({"nextbest.data": build.bank.fingerprint, "nextbest.features": build.fingerprint})
-        run.data(build.bank_folder.parent.name, build.bank.fingerprint, str(build.bank_folder), "training")
-        keep(run, {MODEL_FOLDER: model})
+        learned_from(run, build)
+        sizes = keep(run, {MODEL_FOLDER: model})
         if found:
             run.metrics(found)
-        version = tracking.register(TIMING_MODEL, run, prior=False)
-    seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        spent = {"train_seconds": seconds, "peak_memory_mb": cost.peak_memory_mb()}
+        spent["model_bytes"] = float(sizes[MODEL_FOLDER])
+        run.metrics({f"cost/{name}": value for name, value in spent.items()})
+        promoted, verdict = settle(found)
+        run.tags({GATE_TAG: PASSED if promoted else REFUSED, REASONS_TAG: "" if promoted else verdict})
+        version = tracking.register(TIMING_MODEL, run, prior=False, champion=promoted)
     return Trained(
         TIMING_MODEL,
         FAMILY,
         "the only family",
         version,
         run.id,
-        sizes | {"all": len(learned)},
+        counts | {"all": len(learned)},
         found,
         families,
         notes,
         seconds,
+        cost=spent,
+        promoted=promoted,
+        verdict=verdict,
     )
+
+
+def settle(found: Mapping[str, float]) -> tuple[bool, str]:
+    """Whether the model may serve, and why; found: its metrics on test, empty where nothing could be tested."""
+    worse = found.get("test/noticed_log_loss_minus_by_channel_low", 0.0)
+    if worse > 0:
+        told = f"what is noticed is foretold worse than by the rate of each channel, by {worse:.4f} nats at least"
+        return False, f"refused, {told}; what serves stays"
+    return True, "passed: it foretells what is noticed no worse than the rate of each channel, as far as can be told"
 
 
 def split(learned: Attempts) -> tuple[Attempts, Attempts, Attempts] | None:

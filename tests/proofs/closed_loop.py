@@ -28,13 +28,12 @@ from features.simulate import simulate
 from features.simulation.calendar import START_SECONDS, month_starts
 from serving.export import served_events
 from serving.launch import environment, free_port
-from serving.registry import CHAMPION, PRIOR
 from serving.router.client import Client
 from serving.router.journey import Route
 from serving.settings import Settings
 from training.metrics import HR_AT_3, LOG_LOSS
 from training.plan import MODELS, NEXT_BEST_PRODUCT, Order
-from training.track import Tracking
+from training.track import MODEL_FOLDER, PRIOR_FOLDER, Tracking
 from training.train import train
 
 EVERY_DAYS = 10
@@ -207,10 +206,8 @@ class Loop:
         for model in MODELS:
             trained = train(Order(model, "lightgbm", seed=self.seed), build, self.tracking, {})
             surely_better = passes(model, trained.metrics)
-            prior = self.tracking.client.get_model_version_by_alias(model, PRIOR).version
-            version = trained.version if surely_better else prior
-            self.tracking.client.set_registered_model_alias(model, CHAMPION, version)
-            found["versions"][model] = str(version)
+            folder = MODEL_FOLDER if surely_better else PRIOR_FOLDER
+            found["versions"][model] = self.tracking.promote(model, trained.run_id, folder)
             found["passed"][model] = bool(surely_better)
             found["rows"][model] = trained.rows["all"]
         self.learned.append(found)

@@ -24,8 +24,8 @@ from serving.decision import Action
 from serving.policy import Policy
 from serving.settings import Settings
 from serving.value import Worth
-from training.decision_log import DecisionLog
-from training.off_policy import evaluate
+from training.policies.decision_log import DecisionLog
+from training.policies.off_policy import evaluate
 
 TARGETS = ("agent", "business_as_usual")
 """Policies whose worth is also estimated from the log."""
@@ -83,7 +83,7 @@ class Judged:
         return np.array([values.get(name, 0.0) for name in self.decision_id]) - np.array(self.cost)
 
     def _estimated(self, target: str, observed: Float64) -> dict[str, Any]:
-        """What `training.off_policy` says of it; nothing, and why, where the log does not bear it."""
+        """What `training.policies.off_policy` says of it; nothing, and why, where the log does not bear it."""
         log = DecisionLog(
             np.array(self.customer, dtype=object),
             observed,

@@ -17,11 +17,12 @@ far; the long run of a bank that only ever used one of them is not what is measu
 `true_value`. The claim is about the mean of all rounds after the first: what served then was learned from what had
 been served. Send times, fallback channels and capacities are left out; caps, quiet hours and consent are not.
 
-From the log alone, with its propensities, `training.off_policy` estimates two rewards of the agent and of business as
-usual (IPS, SNIPS): answers per decision (clicks and replies), and money per decision (take-ups through messages less
-channel costs). Their true means at the same decisions are known, so the 95 % intervals can be counted that hold them.
-Those for answers are held to it. Money is only reported: a handful of take-ups per round, of 40 to 6,000 each, is no
-sample to draw an interval from, which is then too short. Where the log does not bear an estimate there is none.
+From the log alone, with its propensities, `training.policies.off_policy` estimates two rewards of the agent and of
+business as usual (IPS, SNIPS): answers per decision (clicks and replies), and money per decision (take-ups through
+messages less channel costs). Their true means at the same decisions are known, so the 95 % intervals can be counted
+that hold them. Those for answers are held to it. Money is only reported: a handful of take-ups per round, of 40 to
+6,000 each, is no sample to draw an interval from, which is then too short. Where the log does not bear an estimate
+there is none.
 
 What runs is the served app with its ledger over HTTP; its clock is told the simulated time. Once a round the server is
 started anew on the tables imported last, after it has taken up the new models while running.

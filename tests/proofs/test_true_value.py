@@ -224,10 +224,11 @@ def trained_world(folder: Path, seed: int) -> Iterator[World]:
     simulate(folder / "bank", CUSTOMERS, MONTHS, seed=seed)
     home = Home(folder / "home")
     build = build_features(folder / "bank", home)
-    tracking = f"sqlite:///{folder}/mlflow.db"
+    tracking = Tracking(f"sqlite:///{folder}/mlflow.db")
     for model in ("next-best-product", "channel-choice"):
-        train(Order(model, "lightgbm", seed=seed), build, Tracking(tracking), {})
-    serving = open_serving(Settings(home.root, tracking))
+        trained = train(Order(model, "lightgbm", seed=seed), build, tracking, {})
+        tracking.promote(model, trained.run_id)  # the question is what this model is worth, not what the gate says
+    serving = open_serving(Settings(home.root, tracking.uri))
     try:
         yield World.of(build.bank, load_truth(folder / "bank"), serving.decider, build.data_end)
     finally:

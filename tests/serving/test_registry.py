@@ -52,7 +52,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory, world: World) -> Regist
         for name, prior in ((MODEL_FOLDER, (0.3, 0.1, 0.6)), (PRIOR_FOLDER, (0.1, 0.1, 0.8))):
             choice_model(world.schema, prior).save(folder / "made" / name)
             run.folder(folder / "made" / name, name)
-    version = tracking.register(PRODUCT_MODEL, run)
+    version = tracking.register(PRODUCT_MODEL, run, champion=True)
     return Registered(uri, version, run.id, folder)
 
 
@@ -72,7 +72,7 @@ def test_a_version_a_run_and_an_alias_name_the_same_model(registered: Registered
     }
 
 
-@pytest.mark.parametrize("reference", ["challenger", "99", "0" * 32])
+@pytest.mark.parametrize("reference", ["nobody", "99", "0" * 32])
 def test_what_is_not_registered_is_a_reason(registered: Registered, reference: str) -> None:
     with pytest.raises(ArtefactError, match=reference):
         resolve(PRODUCT_MODEL, reference, registered.uri)

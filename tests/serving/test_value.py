@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from features.arbitration import FACTORS, Arbitration, Declared, Weight, read_de
 from features.catalog import Catalog, Channel, Product
 from features.errors import InputError
 from features.evidence import Evidence
+from features.schema import Rows, RowSchema
+from serving.calibration import Calibration
+from serving.choice import ChoiceModel, Question
 from serving.response import Rates, opt_out_rates, responses, smoothed, usual_rates
 from serving.scoring import Panel, Source
 from serving.value import Factors, Worth
@@ -157,6 +161,34 @@ def test_usual_rates_are_the_priors_and_unknown_without_one() -> None:
     assert np.isnan(found.channels).all()
     seen = log(np.full((2, 2), 1e6), np.full((2, 2), 1e4))
     assert responses(seen, found, 20.0) == pytest.approx(np.ones((2, 2))), "what no prior expects is not compared"
+
+
+@dataclass
+class Scorer:
+    """A scorer of some family that says the same of everybody."""
+
+    family: str
+
+    def utilities(self, rows: Any) -> Any:
+        return np.zeros((1, 3), dtype=np.float32)
+
+    def save(self, folder: Path) -> None: ...
+
+
+def test_a_prior_that_is_the_champion_itself_tells_the_usual_rates_too() -> None:
+    schema = RowSchema(("a", "b"), (False, False), (), (), (), "UTC", (), (), ())
+    none = np.zeros((1, 2), dtype=np.bool_)
+    blank = np.zeros((1, 2, 0), np.float32)
+    nobody = Rows(blank[:, 0], blank, blank, none, none, schema)
+
+    def panel(family: str) -> Panel:
+        question = Question("q", ("a", "b"), "product", "joint", True, 7.0)
+        model = ChoiceModel(question, Scorer(family), Calibration("identity"), schema)
+        return Panel("q", ("a", "b"), True, (Source("champion", "7", ("a", "b"), model),))
+
+    found = usual_rates(panel("prior"), panel("lightgbm"), "prior", lambda _: nobody)
+    assert found.products == pytest.approx([1 / 3, 1 / 3])
+    assert np.isnan(found.channels).all(), "a champion that looks at the customer is no usual rate"
 
 
 def test_with_much_evidence_the_response_factor_makes_the_priors_agree_with_the_log() -> None:

@@ -20,7 +20,8 @@ from features.times import micros
 from serving.events import TimelineEvent
 from serving.ledger import SqliteLedger
 from training.attribution import RULES
-from training.cli import ATTRIBUTIONS, FAMILY_NAMES, MODEL_NAMES, nextbest
+from training.cli import nextbest
+from training.commands.cli_train import ATTRIBUTIONS, FAMILY_NAMES, MODEL_NAMES
 from training.edge import command
 from training.families import FAMILIES
 from training.plan import MODELS
@@ -32,6 +33,14 @@ COMMANDS = (
     ("features", "build"),
     ("train",),
     ("score",),
+    ("promote",),
+    ("rebuild",),
+    ("compare",),
+    ("monitor",),
+    ("evaluate", "policy"),
+    ("evaluate", "table"),
+    ("evaluate", "factors"),
+    ("experiment", "plan"),
     ("campaign", "plan"),
     ("export",),
     ("run",),

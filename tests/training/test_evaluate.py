@@ -11,11 +11,11 @@ import pytest
 from features.schema import Rows, RowSchema
 from serving.question import Question
 from training import metrics
+from training.contenders import choose
 from training.dataset import Dataset
 from training.evaluate import baselines, clearly_better, compare, judge, primary_metric
 from training.plan import Order
 from training.spine import Spine
-from training.train import choose
 
 Make = Callable[..., Dataset]
 

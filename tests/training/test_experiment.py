@@ -78,6 +78,15 @@ def test_an_underpowered_experiment_says_nothing_but_what_it_lacks() -> None:
     assert large.lift.low > 0
 
 
+def test_an_experiment_of_the_planned_size_is_read_even_if_control_falls_short_of_the_plan() -> None:
+    planned = size(0.02, 0.2, 0.5)
+    unlucky = Arm(planned.control, round(0.018 * planned.control)), Arm(planned.treated, round(0.023 * planned.treated))
+    assert read(*unlucky, smallest_lift=0.2).lift is None, "by what control shows"
+    assert read(*unlucky, smallest_lift=0.2, baseline=0.02).lift is not None
+    with pytest.raises(InputError, match="rates lie between 0 and 1"):
+        read(*unlucky, smallest_lift=0.2, baseline=1.5)
+
+
 @pytest.mark.parametrize(
     ("baseline", "lift", "share", "complaint"),
     [

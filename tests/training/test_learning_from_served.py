@@ -21,7 +21,7 @@ from serving.decision import Action, Ask, Candidate, Decision, Reason, Versions
 from serving.events import TimelineEvent
 from serving.export import served_events
 from serving.ledger import SqliteLedger
-from serving.registry import champion
+from serving.registry import resolve
 from training.outcomes import FAILED, NEVER_SENT, OPEN
 from training.plan import NEXT_BEST_PRODUCT, Order, make_plan
 from training.provenance import label_table
@@ -198,9 +198,9 @@ def test_the_rows_of_served_decisions_are_learned_from(
     assert (rows.closes - rows.as_of == WINDOW_DAYS * 86_400_000_000 + 1).all()
     run, tracking = trained
     assert run.rows["all"] >= 4 * EACH
-    with_loop = champion(NEXT_BEST_PRODUCT, tracking.uri).model.scorer
+    with_loop = resolve(NEXT_BEST_PRODUCT, run.version, tracking.uri).model.scorer
     alone = train(Order(NEXT_BEST_PRODUCT, "prior", horizon_days=14.0), bank_alone(bank), tracking, {})
-    without = champion(NEXT_BEST_PRODUCT, tracking.uri).model.scorer
+    without = resolve(NEXT_BEST_PRODUCT, alone.version, tracking.uri).model.scorer
     assert alone.rows["all"] < run.rows["all"]
     gain = [scorer.prior[place] - scorer.prior[-1] for scorer in (with_loop, without)]
     assert gain[0] > gain[1], "three of four took the product that they were offered"

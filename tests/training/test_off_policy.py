@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from features.errors import InputError
-from training.decision_log import DecisionLog
-from training.off_policy import ESTIMATORS, empirical_bernstein, evaluate
-from training.overlap import Overlap
+from training.policies.decision_log import DecisionLog
+from training.policies.off_policy import ESTIMATORS, evaluate
+from training.policies.overlap import Overlap
+from training.policies.policy_interval import empirical_bernstein
 
 LOGGED = {"young": (4 / 8, 2 / 8, 2 / 8), "old": (1 / 8, 1 / 8, 6 / 8)}
 TARGET = {"young": (0.1, 0.3, 0.6), "old": (0.7, 0.2, 0.1)}
@@ -192,6 +193,17 @@ def test_a_log_that_knows_only_what_was_taken_bears_everything_but_mips() -> Non
     assert math.isnan(Overlap.of(partly).unsupported)
     with pytest.raises(InputError, match="knows the probability of the taken one only"):
         ESTIMATORS["mips"](partly)
+
+
+def test_a_value_that_rests_on_few_rewards_says_so_and_is_not_withheld() -> None:
+    log = toy()
+    assert Overlap.of(log).caution == ""
+    seldom = replace(log, reward=np.where(np.arange(len(log)) % 80 == 0, 100.0, 0.0))
+    found = Overlap.of(seldom)
+    assert found.reasons == ()
+    earned = (log.weight * seldom.reward)[seldom.reward > 0]
+    assert found.rewarded == pytest.approx(earned.sum() ** 2 / (earned**2).sum())
+    assert f"rests on about {found.rewarded:.0f} rewards" in found.caution
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 
 from features.errors import InputError
 from training.labels import DAY
-from training.off_policy import ESTIMATORS
-from training.policy_cases import NO_CONTACT, Cases, cases
-from training.policy_value import Options, set_against, without_contents
+from training.policies.off_policy import ESTIMATORS
+from training.policies.policy_candidates import Options, set_against, without_contents
+from training.policies.policy_cases import NO_CONTACT, Cases, cases
 
 Days = Callable[[float], int]
 MARGINS, COSTS = np.array([50.0, 200.0]), np.array([0.0, 0.0, 0.3])
@@ -70,7 +70,9 @@ def test_a_log_without_propensities_bears_nothing(world: Any, day: Days) -> None
 
 
 def some_cases(*taken: Any) -> Cases:
-    frame = pd.DataFrame({"customer_id": ["a", "b"], "propensity": [0.5, 0.25], "reward": [10.0, 3.0]})
+    frame = pd.DataFrame(
+        {"customer_id": ["a", "b"], "decision_id": ["d1", "d2"], "propensity": [0.5, 0.25], "reward": [10.0, 3.0]}
+    )
     return Cases(frame, taken, {})
 
 

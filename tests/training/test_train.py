@@ -15,13 +15,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from features.build import build_features
 from features.home import Build, Home
+from features.times import micros
 from serving.batch import score_entities
 from serving.registry import champion, resolve
+from training.cli import nextbest
+from training.dataset import rows_at
+from training.finished import FinishedRun
 from training.plan import Order
-from training.track import Process, Tracking
+from training.process import Process
+from training.track import Tracking
 from training.train import Trained, train
 
 PRODUCT = "next-best-product"
@@ -47,6 +53,13 @@ def trained(build: Build, tracking: Tracking, order: Order) -> Trained:
     return train(replace(order, family="lightgbm"), build, tracking, {"git_commit": "abc"})
 
 
+@pytest.fixture(scope="module")
+def later(trained: Trained, build: Build, tracking: Tracking, order: Order) -> Trained:
+    """A run on twenty days more, when what was trained before them serves."""
+    tracking.promote(PRODUCT, trained.run_id)
+    return train(replace(order, until=None), build, tracking, {})
+
+
 def test_the_run_records_what_is_needed_to_make_it_again(trained: Trained, tracking: Tracking, build: Build) -> None:
     run = tracking.client.get_run(trained.run_id)
     assert run.info.status == "FINISHED"
@@ -67,15 +80,63 @@ def test_every_family_has_a_nested_run_with_the_same_metric_names(trained: Train
     assert names["lightgbm"] - against_prior == names["prior"] - {n for n in names["prior"] if "/prior/" in n}
 
 
-def test_pictures_and_the_model_are_artefacts_and_nothing_is_pickled(trained: Trained, tracking: Tracking) -> None:
-    files = [
-        item.path for folder in ("plots", "model") for item in tracking.client.list_artifacts(trained.run_id, folder)
-    ]
-    assert {"plots/reliability.png", "plots/gain.png", "plots/importance.png", "model/manifest.json"} <= set(files)
+def test_artefacts_lie_where_readers_look_for_them_and_nothing_is_pickled(trained: Trained, tracking: Tracking) -> None:
+    folders = [item.path for item in tracking.client.list_artifacts(trained.run_id)]
+    files = [item.path for folder in folders for item in tracking.client.list_artifacts(trained.run_id, folder)]
+    plots = {f"plots/{name}.png" for name in ("reliability", "reliability_by_candidate", "gain", "importance")}
+    kept = {"order/order.json", "predictions/test.parquet", "calibration/by_candidate.json"}
+    kept |= {"reference/reference.json", "gate/verdict.json"}
+    assert plots | kept | {"model/manifest.json", "prior/manifest.json"} <= set(files)
+    assert "card.md" in folders
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".joblib"))]
 
 
+def test_what_depends_on_the_machine_is_kept_apart(trained: Trained, tracking: Tracking) -> None:
+    found = tracking.client.get_run(trained.run_id).data.metrics
+    costs = {name.removeprefix("cost/"): value for name, value in found.items() if name.startswith("cost/")}
+    named = {"train_seconds", "fit_seconds", "peak_memory_mb", "model_bytes", "latency_ms_p50", "latency_ms_p99"}
+    assert set(costs) == named
+    assert min(costs.values()) > 0
+    assert costs["latency_ms_p50"] <= costs["latency_ms_p99"]
+    assert not [name for name in trained.metrics if "seconds" in name or name.startswith("cost/")]
+
+
+def test_the_aliases_and_the_tags_say_what_the_gate_said(trained: Trained, later: Trained, tracking: Tracking) -> None:
+    for run in (trained, later):
+        tags = tracking.client.get_run(run.run_id).data.tags
+        assert tags["nextbest.gate"] == ("passed" if run.promoted else "refused")
+        assert run.verdict.startswith(tags["nextbest.gate"])
+    serves = tracking.named(PRODUCT, "champion")
+    assert serves is not None
+    assert (serves[1] == later.run_id) == later.promoted
+
+
+def test_the_champion_answers_for_what_came_after_it_and_for_what_both_were_tested_on(
+    trained: Trained, later: Trained, build: Build, tracking: Tracking, order: Order
+) -> None:
+    assert order.until is not None
+    until = micros(order.until)
+    mine, theirs = (FinishedRun.open(tracking, run.run_id).predictions() for run in (later, trained))
+    said = mine.probabilities["champion"]
+    answered = ~np.isnan(said).all(axis=1)
+    after = mine.as_of > until
+    assert answered[after].all()
+    assert 0 < after.sum() < len(mine)
+    shared, there = mine.shared_with(theirs)
+    assert set(np.flatnonzero(answered & ~after)) <= set(shared)
+    np.testing.assert_array_equal(said[shared], theirs.probabilities["model"][there])
+    model = resolve(PRODUCT, trained.version, tracking.uri).model
+    rows = rows_at(build, mine.customer_id[after], mine.as_of[after], model.row_schema)
+    np.testing.assert_array_equal(said[after], model.probabilities(rows, mine.available[after]))
+    params = tracking.client.get_run(later.run_id).data.params
+    assert params["champion_run"] == trained.run_id
+    assert int(params["champion_rows"]) == answered.sum()
+    assert {"test/log_loss_minus_champion", "test/log_loss_minus_champion_low"} <= set(later.champion)
+    assert "champion_latency_ms_p50" in later.cost, "both are measured side by side"
+
+
 def test_the_champion_scores_and_the_prior_stands_by(trained: Trained, tracking: Tracking, build: Build) -> None:
+    tracking.promote(PRODUCT, trained.run_id)
     loaded = champion(PRODUCT, tracking.uri)
     assert (loaded.version, loaded.run_id) == (trained.version, trained.run_id)
     assert loaded.model.scorer.family == "lightgbm"
@@ -99,7 +160,7 @@ def test_running_again_gives_identical_metrics(
     first, again = (train(order, build, tracking, {}) for _ in range(2))
     assert again.metrics == first.metrics
     assert len({trained.version, first.version, again.version}) == 3
-    assert champion(PRODUCT, tracking.uri).run_id == again.run_id
+    assert resolve(PRODUCT, "challenger", tracking.uri).run_id == again.run_id
 
 
 def test_a_run_that_fails_leaves_the_champion_alone(
@@ -150,6 +211,24 @@ def test_several_processes_may_open_a_fresh_backend_at_once(tmp_path: Path) -> N
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"]
     processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
     assert [process.communicate(timeout=120) and process.returncode for process in processes] == [0, 0, 0]
+
+
+def test_scores_are_those_of_the_version_trained_last_and_say_when_it_does_not_serve(
+    trained: Trained, later: Trained, build: Build, tracking: Tracking, tmp_path: Path
+) -> None:
+    tracking.promote(PRODUCT, trained.run_id)
+    (tmp_path / "asked.csv").write_text(f"customer_id,as_of\nnobody,{build.data_end.isoformat()}\n")
+    words = ["score", PRODUCT, "--entities", str(tmp_path / "asked.csv"), "--out", str(tmp_path / "scores.parquet")]
+    words += ["--home", str(build.folder.parents[1])]
+    newest = tracking.named(PRODUCT, "challenger")
+    assert newest is not None
+    for more, version in (([], newest[0]), (["--model", "champion"], trained.version)):
+        done = CliRunner().invoke(nextbest, [*words, *more, "--json"], env={"MLFLOW_TRACKING_URI": tracking.uri})
+        assert done.exit_code == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["version"], told["champion_version"]) == (version, trained.version)
+    said = CliRunner().invoke(nextbest, words, env={"MLFLOW_TRACKING_URI": tracking.uri}).stdout
+    assert f"which is not the champion (version {trained.version})" in said
 
 
 def test_metrics_are_finite_numbers(trained: Trained) -> None:

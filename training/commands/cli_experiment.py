@@ -41,11 +41,14 @@ def experiment_plan(edge: Edge, baseline: float, lift: float, control_share: flo
 @click.option("--treated", type=(int, int), required=True, metavar="CUSTOMERS TAKE_UPS")
 @LIFT
 @POWER
-def experiment_read(edge: Edge, control: tuple[int, int], treated: tuple[int, int], lift: float, power: float) -> None:
+@click.option("--baseline", type=float, help="Take-up rate it was planned with. Default: that of the control arm.")
+def experiment_read(
+    edge: Edge, control: tuple[int, int], treated: tuple[int, int], lift: float, power: float, baseline: float | None
+) -> None:
     """The lift with its interval; exit code 3 where the arms are too small to have found one that matters."""
     from training.experiment import Arm, read
 
-    found = read(Arm(*control), Arm(*treated), lift, power)
+    found = read(Arm(*control), Arm(*treated), lift, power, baseline)
     told = found.reason
     if found.lift:
         told = f"lift {found.lift.value:+.1%}, 95 % interval {found.lift.low:+.1%} to {found.lift.high:+.1%}"

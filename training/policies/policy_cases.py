@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pandas as pd
 
+from features.arrow import column_of
 from features.columns import CUSTOMER_ID, Event, Kind, Table
 from features.errors import InputError
 from features.schema import Float64
@@ -40,16 +41,21 @@ class Cases:
         return len(self.frame)
 
 
-def cases(bank: Bank, end: int, horizon: int, margins: Float64, costs: Float64, most: int) -> Cases:
+def cases(
+    bank: Bank, end: int, horizon: int, margins: Float64, costs: Float64, most: int, served: bool = False
+) -> Cases:
     """At most `most` marketing decisions with a propensity whose window closed by `end`; all times µs.
+
+    served: only those of the home's own ledger, which knows the propensity of every candidate.
 
     A decision to contact earned the margin of its product where it was taken up in the window, less what the message
     cost where it left; one that failed earned nothing. No contact earned 0. margins: [P], costs: [H]. Raises InputError
     where there is no decision of that kind.
     """
-    columns = [CUSTOMER_ID, Event.DECISION_ID, Event.PURPOSE, Event.PROPENSITY, *_COLUMNS]
+    columns = [Event.EVENT_ID, CUSTOMER_ID, Event.DECISION_ID, Event.PURPOSE, Event.PROPENSITY, *_COLUMNS]
     log = read(bank, Table.TIMELINE, columns, {Kind.DECIDED})
-    log = log[~log[Event.PURPOSE].isin(NO_OFFERS)]
+    every = log[~log[Event.PURPOSE].isin(NO_OFFERS)]
+    log = every[bank.served.among(column_of(every[Event.EVENT_ID].to_numpy(dtype=object)))] if served else every
     known = log[log[Event.PROPENSITY].notna() & log[Event.DECISION_ID].notna()]
     known = known.drop_duplicates(Event.DECISION_ID)
     silent = known[Event.CHANNEL].isna()
@@ -61,10 +67,13 @@ def cases(bank: Bank, end: int, horizon: int, margins: Float64, costs: Float64, 
         "no propensity was logged": len(log) - len(known),
         "the window was still open, or no product was named": len(known) - len(found),
     }
+    if served:
+        left_out["it is not of the home's own ledger"] = len(every) - len(log)
     if found.empty:
+        next_step = "`nextbest features build` takes in what was served" if served else "log `propensity`"
         raise InputError(
             "a policy is evaluated on marketing decisions with their propensity, however this log has none that is "
-            f"usable ({'; '.join(f'{reason}: {count}' for reason, count in left_out.items())}); log `propensity`"
+            f"usable ({'; '.join(f'{reason}: {count}' for reason, count in left_out.items())}); {next_step}"
         )
     kept = under_cap(found[CUSTOMER_ID].to_numpy(dtype=object), found[AT].to_numpy(np.int64), most)
     found = found.iloc[kept].reset_index(drop=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from features.errors import InputError
-from features.schema import Float64, Int64, Texts
+from features.schema import Bool, Float64, Int64, Texts
 
 SUM_TOLERANCE = 1e-6
 
@@ -103,6 +103,20 @@ class DecisionLog:
     def per_decision(self, values: Float64) -> Float64:
         """float64 [n]: sums of [m] values over the candidates of each decision."""
         return np.asarray(np.add.reduceat(values, self.starts))
+
+    def only(self, kept: Bool) -> DecisionLog:
+        """The decisions of which `kept`, bool [n], is true; InputError where none is."""
+        among = kept[self.decision]
+        return DecisionLog(
+            self.customer_id[kept],
+            self.reward[kept],
+            self.candidates[kept],
+            self.taken[kept],
+            self.logged[among],
+            self.target[among],
+            None if self.predicted is None else self.predicted[among],
+            None if self.feature is None else self.feature[among],
+        )
 
 
 def _is_probability(values: Float64) -> bool:

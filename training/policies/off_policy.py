@@ -21,28 +21,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from features.errors import InputError
-from features.schema import Float64, Texts
-from training.bootstrap import LEVEL, RESAMPLES, Interval
-from training.decision_log import DecisionLog
-from training.overlap import Overlap
+from features.schema import Float64
+from training.bootstrap import Interval
+from training.policies.decision_log import DecisionLog
+from training.policies.overlap import Overlap
+from training.policies.policy_interval import Parts, empirical_bernstein, intervals_of
 
 GRID = 20
 """Values of τ and λ that are tried: quantiles of the weights."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """An estimate as a ratio of sums over decisions: value = Σ top / Σ bottom; float64 [n] each."""
-
-    top: Float64
-    bottom: Float64
-
-    @property
-    def value(self) -> float:
-        return float(self.top.sum() / self.bottom.sum())
+_LOGGED = "as logged"
 
 
 Estimator = Callable[[DecisionLog], Parts]
@@ -74,10 +63,11 @@ def dros(log: DecisionLog) -> Parts:
 
 def mips(log: DecisionLog) -> Parts:
     if log.feature is None or not log.fully_logged:
+        partly = int((log.per_decision(np.isnan(log.logged).astype(np.float64)) > 0).sum())
+        lacks = f"knows the probability of the taken one only, for {partly:,} of {len(log):,} decisions"
         raise InputError(
             "mips needs an action feature and the logged probability of every candidate, however the log "
-            f"{'has no feature' if log.feature is None else 'knows the probability of the taken one only'}; "
-            "leave mips out, or log them"
+            f"{'has no feature' if log.feature is None else lacks}; leave mips out, or log them"
         )
     same = log.feature == log.feature[log.chosen][log.decision]  # [m] candidates that share the taken one's feature
     shared = [log.per_decision(np.where(same, policy, 0.0)) for policy in (log.target, log.logged)]
@@ -96,9 +86,16 @@ ESTIMATORS: Mapping[str, Estimator] = {
 NEEDS_MODEL = frozenset({"dm", "dr", "switch-dr", "dros"})
 
 
+def possible(log: DecisionLog) -> list[str]:
+    """The estimators that this log bears."""
+    without = NEEDS_MODEL if log.predicted is None else frozenset()
+    shared = log.feature is not None and log.fully_logged
+    return [name for name in ESTIMATORS if name not in without and (name != "mips" or shared)]
+
+
 @dataclass(frozen=True)
 class Evaluated:
-    """One estimator's answer: reward per decision. interval: bootstrap by customer; bernstein: empirical Bernstein.
+    """One estimator's answer: reward per decision. interval: see `intervals_of`; bernstein: empirical Bernstein.
 
     `bernstein` is None for ratios and wherever the largest possible contribution is not known.
     """
@@ -122,33 +119,14 @@ def evaluate(log: DecisionLog, names: Sequence[str], seed: int) -> Evaluation:
     if unknown:
         raise InputError(f"estimators are {', '.join(ESTIMATORS)}, however {', '.join(unknown)} was asked for")
     overlap = Overlap.of(log)
-    own = _interval(_mean(log.reward), log.customer_id, seed)
-    if overlap.reasons:
-        return Evaluation(overlap, {}, own)
-    estimates = {}
-    for name in names:
-        parts = ESTIMATORS[name](log)
-        bound = _largest_contribution(log) if name == "ips" and log.fully_logged else None
-        bernstein = None if bound is None else empirical_bernstein(parts.top, log.customer_id, bound)
-        estimates[name] = Evaluated(_interval(parts, log.customer_id, seed), bernstein)
+    parts = {name: ESTIMATORS[name](log) for name in names} if not overlap.reasons else {}
+    found = intervals_of({**parts, _LOGGED: _mean(log.reward)}, log.customer_id, seed)
+    own = found.pop(_LOGGED)
+    bernstein = {}
+    if "ips" in parts and log.fully_logged:
+        bernstein["ips"] = empirical_bernstein(parts["ips"].top, log.customer_id, _largest_contribution(log))
+    estimates = {name: Evaluated(interval, bernstein.get(name)) for name, interval in found.items()}
     return Evaluation(overlap, estimates, own)
-
-
-def empirical_bernstein(values: Float64, customer_id: Texts, bound: float) -> tuple[float, float]:
-    """Interval for a mean, right for any sample size (Maurer and Pontil 2009, theorem 4, both sides).
-
-    values: float64 [n] in -bound..bound. Customers are the independent units: a customer's values count as their sum.
-    """
-    codes, customers = pd.factorize(customer_id)
-    count = len(customers)
-    if count < 2:
-        return -bound, bound
-    per_customer = np.bincount(codes, weights=values) * count / len(values)  # [c], their mean is that of the values
-    reach = 2.0 * bound * np.bincount(codes).max() * count / len(values)
-    doubt = np.log(2.0 / ((1.0 - LEVEL) / 2.0))
-    half = np.sqrt(2.0 * per_customer.var(ddof=1) * doubt / count) + 7.0 * reach * doubt / (3.0 * (count - 1))
-    mean = float(per_customer.mean())
-    return max(mean - half, -bound), min(mean + half, bound)
 
 
 def _mean(values: Float64) -> Parts:
@@ -193,21 +171,3 @@ def _largest_contribution(log: DecisionLog) -> float:
     """No decision could have contributed more to IPS than this: the largest weight of any candidate, times reward."""
     tried = log.logged > 0
     return float((log.target[tried] / log.logged[tried]).max() * np.abs(log.reward).max())
-
-
-def _interval(parts: Parts, customer_id: Texts, seed: int) -> Interval:
-    """Percentile bootstrap of a ratio of sums; customers are drawn, with Poisson(1) weights."""
-    codes, customers = pd.factorize(customer_id)
-    top = np.bincount(codes, weights=parts.top, minlength=len(customers))
-    bottom = np.bincount(codes, weights=parts.bottom, minlength=len(customers))
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(RESAMPLES):
-        weight = generator.poisson(1.0, len(customers))
-        below = float(weight @ bottom)
-        if below:
-            drawn.append(float(weight @ top) / below)
-    if not drawn:
-        return Interval(parts.value, np.nan, np.nan)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(parts.value, float(low), float(high))

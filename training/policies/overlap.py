@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.decision_log import DecisionLog
+from training.policies.decision_log import DecisionLog
 
 FEWEST_EFFECTIVE = 100.0
 SMALLEST_SHARE = 0.01
 MOST_UNSUPPORTED = 0.01
 LARGEST_INFLUENCE = 0.1
 STANDARD_ERRORS = 5.0
+FEWEST_REWARDED = 50.0
+"""Fewer withhold nothing, but are told. On a simulated bank intervals that say 95 % held the truth in 94 to 95 % of the
+logs for take-ups (on about 60), in 92 % for money (on about 35, a few of them very large)."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Overlap:
 
     mean_weight: 1 in expectation where the logged propensities are right; its standard error beside it.
     unsupported: mean probability that the policy in question gives to candidates the log never tries; NaN: not known.
+    rewarded: (Σ|w r|)² / Σ(w r)², so many equally large weighted rewards are as unsure as these.
     """
 
     decisions: int
@@ -33,11 +37,14 @@ class Overlap:
     mean_weight: float
     mean_weight_error: float
     unsupported: float
+    rewarded: float
 
     @classmethod
     def of(cls, log: DecisionLog) -> Overlap:
         weight = log.weight
         total, squares = float(weight.sum()), float((weight**2).sum())
+        earned = weight * np.abs(log.reward)
+        spread = float((earned**2).sum())
         missing = np.where(log.logged == 0.0, log.target, 0.0)
         n = len(log)
         return cls(
@@ -48,12 +55,20 @@ class Overlap:
             mean_weight=total / n,
             mean_weight_error=float(weight.std(ddof=1)) / n**0.5 if n > 1 else float("inf"),
             unsupported=float(log.per_decision(missing).mean()) if log.fully_logged else float("nan"),
+            rewarded=float(earned.sum()) ** 2 / spread if spread else 0.0,
         )
 
     @property
     def partly(self) -> bool:
         """Whether only the taken candidates' probabilities were logged, so that what was never tried is not known."""
         return bool(np.isnan(self.unsupported))
+
+    @property
+    def caution(self) -> str:
+        """Why intervals may hold the truth less often than they say; empty: nothing is known of that."""
+        if self.reasons or self.rewarded >= FEWEST_REWARDED:
+            return ""
+        return f"the value rests on about {self.rewarded:.0f} rewards; intervals on so few are too narrow more often"
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 Each logged decision is made again by the very `Decider` that serves, on what was known of the customer then. Its
 propensities, or what a simpler policy would do with its candidates, are set against the logged ones; the estimators are
-those of `training.off_policy`.
+those of `training.policies.off_policy`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,17 @@ from serving.decision import Ask, Decision
 from serving.history import Past, RecordedPast, Response, contacts, responses
 from serving.lookup import imported_only
 from serving.recorded import Recorded
-from training.decision_log import DecisionLog
 from training.labels import AT, as_times
-from training.policy_cases import NO_CONTACT, Cases, Key
+from training.policies.decision_log import DecisionLog
+from training.policies.policy_candidates import (
+    FEATURES,
+    Distribution,
+    options_of,
+    pooled,
+    set_against,
+    without_contents,
+)
+from training.policies.policy_cases import Cases
 from training.spine import JUST_BEFORE
 
 if TYPE_CHECKING:
@@ -66,19 +74,20 @@ TARGETS: Mapping[str, Callable[[Decision], Float64]] = {
 exploration and arms; greedy: always its best action; random: any of its candidates alike."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """The candidates of one decision: their keys, the target's probabilities, and what was expected to be earned."""
-
-    keys: Sequence[Key]
-    target: Float64
-    expected: Float64
-
-
 def policy_log(
-    build: Build, decider: Decider, found: Cases, target: str, seed: int, progress: Progress = SILENT
+    build: Build,
+    decider: Decider,
+    found: Cases,
+    target: str,
+    seed: int,
+    progress: Progress = SILENT,
+    logged: Mapping[str, Distribution] | None = None,
+    feature: str = "channel",
 ) -> DecisionLog:
-    """The log with the target's probabilities and a cross-fitted reward model; InputError for an unknown target."""
+    """The log with the target's probabilities and a cross-fitted reward model; InputError for an unknown target.
+
+    logged: decision id → its whole distribution, where it is known. feature: one of FEATURES.
+    """
     if target not in TARGETS:
         raise InputError(f"--target is one of {', '.join(TARGETS)}, however it is {target!r}")
     from features.store import history  # imports Feast, seconds
@@ -95,7 +104,10 @@ def policy_log(
             options.append(options_of(decision, TARGETS[target](decision)))
             advance(1)
     whole = any(key[1] is not None and key[2] is None for key in found.taken)
-    log = set_against(found, [without_contents(one) for one in options] if whole else options, whole)
+    known = {name: pooled(chances) for name, chances in (logged or {}).items()} if whole else (logged or {})
+    log = set_against(
+        found, [without_contents(one) for one in options] if whole else options, whole, known, FEATURES[feature]
+    )
     return replace(log, predicted=_predicted(log, build, seed))
 
 
@@ -103,53 +115,6 @@ def again(decider: Decider, states: States, past: Past, ask: Ask) -> Decision:
     """The decision on states and a past that are given; drawn with an id of its own, which decides nothing here."""
     then = replace(decider, customers=Recorded(states), history=RecordedPast(past), merge=imported_only)
     return then.decide(ask, "0" * 32)
-
-
-def options_of(decision: Decision, target: Float64) -> Options:
-    """The candidates of a decision with the target's probabilities; expected: money, without the customer's side."""
-    keys: list[Key] = []
-    expected = []
-    for candidate in decision.candidates:
-        action, factors = candidate.action, candidate.factors or {}
-        keys.append(NO_CONTACT if action is None else (action.product_id, action.channel, action.content_id))
-        taken = min(factors.get("propensity", 0) * factors.get("channel", 0) * factors.get("response", 0), 1.0)
-        expected.append(taken * factors.get("value", 0) - factors.get("cost", 0))
-    return Options(keys, target, np.array(expected))
-
-
-def without_contents(options: Options) -> Options:
-    """The same where the log does not tell contents: those of one product and channel count as one candidate."""
-    found: dict[Key, list[float]] = {}
-    for key, probability, expected in zip(options.keys, options.target, options.expected, strict=True):
-        of_pair = found.setdefault((key[0], key[1], None), [0.0, expected])
-        of_pair[0] += float(probability)
-    return Options(list(found), *(np.array([of_pair[place] for of_pair in found.values()]) for place in (0, 1)))
-
-
-def set_against(found: Cases, options: Sequence[Options], whole: bool) -> DecisionLog:
-    """One log of all decisions. What was taken but is no candidate any more is one that the target never takes."""
-    counts, taken, target, logged, expected = [], [], [], [], []
-    for key, one, propensity in zip(found.taken, options, found.frame["propensity"], strict=True):
-        wanted = (key[0], key[1], None) if whole else key
-        keys = [*one.keys] if wanted in one.keys else [*one.keys, wanted]
-        extra = len(keys) - len(one.keys)
-        place = keys.index(wanted)
-        counts.append(len(keys))
-        taken.append(place)
-        target.append(np.append(one.target, np.zeros(extra)))
-        expected.append(np.append(one.expected, np.zeros(extra)))
-        known = np.full(len(keys), np.nan)
-        known[place] = propensity
-        logged.append(known)
-    return DecisionLog(
-        customer_id=found.frame[CUSTOMER_ID].to_numpy(dtype=object),
-        reward=found.frame["reward"].to_numpy(np.float64),
-        candidates=np.array(counts, dtype=np.int64),
-        taken=np.array(taken, dtype=np.int64),
-        logged=np.concatenate(logged),
-        target=np.concatenate(target),
-        predicted=np.concatenate(expected),
-    )
 
 
 def _predicted(log: DecisionLog, build: Build, seed: int) -> Float64:

@@ -1,0 +1,1 @@
+"""Uplift, and which content for whom: learned from a randomised log."""
