@@ -23,6 +23,7 @@ BINS = 10
 
 HR_AT_1 = "hr_at_1"
 HR_AT_3 = "hr_at_3"
+MAP_AT_3 = "map_at_3"
 MAP_AT_7 = "map_at_7"
 NDCG_AT_3 = "ndcg_at_3"
 NDCG_AT_7 = "ndcg_at_7"
@@ -35,12 +36,12 @@ AUC = "auc"
 AUC_BY_CANDIDATE = "auc_by_candidate"
 ECE = "ece"
 WORST_GAP = "worst_calibration_gap"
-RANKING = (HR_AT_1, HR_AT_3, MAP_AT_7, NDCG_AT_3, NDCG_AT_7, RECALL_AT_3, RECALL_AT_7, MRR)
+RANKING = (HR_AT_1, HR_AT_3, MAP_AT_3, MAP_AT_7, NDCG_AT_3, NDCG_AT_7, RECALL_AT_3, RECALL_AT_7, MRR)
 LOWER_IS_BETTER = frozenset({LOG_LOSS, BRIER, ECE, WORST_GAP})
 
 
 def ranking(probabilities: Float64, available: Bool, taken: Bool) -> dict[str, Float64]:
-    """HR@1, HR@3, MAP@7, NDCG and recall at 3 and 7, and MRR per row.
+    """HR@1, HR@3, MAP at 3 and 7, NDCG and recall at 3 and 7, and MRR per row.
 
     probabilities: [n, m]. available, taken: bool [n, m]. Ties are broken in candidate order, as they are when served.
 
@@ -56,6 +57,7 @@ def ranking(probabilities: Float64, available: Bool, taken: Bool) -> dict[str, F
     per_row = {
         HR_AT_1: (first <= 1).astype(np.float64),
         HR_AT_3: (first <= 3).astype(np.float64),
+        MAP_AT_3: _average_precision(place, hit, wanted, 3),
         MAP_AT_7: _average_precision(place, hit, wanted, 7),
         NDCG_AT_3: _ndcg(place, hit, wanted, 3),
         NDCG_AT_7: _ndcg(place, hit, wanted, 7),

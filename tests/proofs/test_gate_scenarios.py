@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.timeout(3600)]
 
 CUSTOMERS, MONTHS, SEED = 4000, 12, 0
 SEGMENT = "affluent"
-MORE_TREES = 1500
+MORE_TREES = 4000
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,7 @@ def test_a_slower_model_is_refused(at_work: Setting, champion: str, parts: Mappi
     slow, some = longer(quick), parts["test"].take(np.arange(cost.CALLS))
     rows = {"": some.rows, "champion_": some.rows}
     taken = cost.latency_metrics(cost.latencies({"": slow, "champion_": quick}, rows, some.available))
+    print(f"a customer waits {taken}")
     found = refused(at_work.promote(at_work.copy(champion, lambda model: slow, costs=taken)))
     assert found == {"latency beside the champion"}
     assert at_work.champion == champion

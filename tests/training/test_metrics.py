@@ -53,6 +53,12 @@ def test_map_at_7_stops_at_rank_7_and_divides_by_what_can_be_found() -> None:
     assert found == pytest.approx(sum((rank - 1) / rank for rank in range(2, 8)) / 7)
 
 
+def test_map_at_3_looks_at_three_ranks_only() -> None:
+    found = metrics.ranking(SCORES, AVAILABLE, row(2))
+    assert (found[metrics.MAP_AT_3][0], found[metrics.MAP_AT_7][0]) == (0.0, pytest.approx(1 / 4))
+    assert metrics.ranking(SCORES, AVAILABLE, row(1))[metrics.MAP_AT_3][0] == 1.0
+
+
 @pytest.mark.parametrize(("taken", "at_3", "at_7"), [((1,), 1.0, 1.0), ((2,), 0.0, 1.0), ((0, 2), 0.5, 1.0)])
 def test_recall_is_the_share_of_the_taken_that_is_shown(taken: tuple[int, ...], at_3: float, at_7: float) -> None:
     found = metrics.ranking(SCORES, AVAILABLE, row(*taken))

@@ -13,6 +13,7 @@ NEUTRAL = frozenset({breadth.COVERAGE, breadth.GINI, breadth.NOVELTY})
 LABELS = {
     metrics.HR_AT_1: ("HR@1", "something taken comes first"),
     metrics.HR_AT_3: ("HR@3", "something taken is among the first three"),
+    metrics.MAP_AT_3: ("MAP@3", "how high up among the first three all that was taken stands"),
     metrics.MAP_AT_7: ("MAP@7", "how high up all that was taken stands"),
     metrics.NDCG_AT_3: ("NDCG@3", "gain of the first three, discounted by rank"),
     metrics.NDCG_AT_7: ("NDCG@7", "gain of the first seven, discounted by rank"),
@@ -49,7 +50,7 @@ FAMILIES = (
         "Ranking: is the right one on top?",
         "Of rows in which something was taken.",
         (
-            *(metrics.HR_AT_1, metrics.HR_AT_3, metrics.MAP_AT_7, metrics.NDCG_AT_3),
+            *(metrics.HR_AT_1, metrics.HR_AT_3, metrics.MAP_AT_3, metrics.MAP_AT_7, metrics.NDCG_AT_3),
             *(metrics.NDCG_AT_7, metrics.RECALL_AT_3, metrics.RECALL_AT_7, metrics.MRR),
         ),
     ),

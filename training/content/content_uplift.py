@@ -29,7 +29,7 @@ MOST_CONTENTS = 12
 """Contents that are judged, those most often sent."""
 FEW_CONTENTS = 4
 """Up to so many contents the three learners are asked about each."""
-FEWEST_ROWS = 200
+FEWEST_ROWS = 500
 """Decisions of an arm below which nothing is said of its uplift."""
 POLICY = "policy"
 MAIN = "dr"
