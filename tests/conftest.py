@@ -20,6 +20,7 @@ import numpy as np
 import prometheus_client.values  # noqa: F401
 import pytest
 
+from features.home import Home
 from features.schema import Attribute, Bool, Float32, Rows, RowSchema
 from serving.calibration import Calibration
 from serving.choice import ChoiceModel, Scorer
@@ -143,6 +144,16 @@ def make_model(schema: RowSchema, family: str, seed: int, name: str = "next-best
 def model_of() -> Callable[..., ChoiceModel]:
     """`model_of(schema, family, seed, name)` makes a small model."""
     return make_model
+
+
+@pytest.fixture(scope="session")
+def simulated_home(simulated_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home with the features of the simulated bank, built once for all tests; nobody builds into it again."""
+    from features.build import build_features
+
+    home = Home(tmp_path_factory.mktemp("simulated_home"))
+    build_features(simulated_bank, home)
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -130,8 +130,6 @@ def test_a_killed_job_run_again_gives_the_result_of_an_undisturbed_one(
     whole_job: tuple[Path, Any], simulated_bank: Path, tmp_path: Path
 ) -> None:
     _, undisturbed = whole_job
-    assert killed(tmp_path, 4.0, "features", "build", simulated_bank)
-    run(tmp_path, "features", "build", simulated_bank)
     assert killed(tmp_path, 9.0, "run", simulated_bank)
     again = run(tmp_path, "run", simulated_bank)
     assert metrics_of(again) == metrics_of(undisturbed)

@@ -63,9 +63,11 @@ def add_future(folder: Path, moment: pd.Timestamp) -> None:
 
 
 @pytest.fixture(scope="module")
-def builds(simulated_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Build, Build, pd.Timestamp]:
+def builds(
+    simulated_bank: Path, simulated_home: Home, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Build, Build, pd.Timestamp]:
     """The bank, the bank with an injected future, and the moment after which it was injected."""
-    calm = build_features(simulated_bank, Home(tmp_path_factory.mktemp("calm")))
+    calm = simulated_home.build()
     moment = pd.Timestamp(calm.data_end) - timedelta(days=HIDDEN_DAYS)
     folder = tmp_path_factory.mktemp("told") / "bank"
     shutil.copytree(simulated_bank, folder, ignore=shutil.ignore_patterns("truth"))

@@ -22,8 +22,8 @@ TABLES = ("customers", "holdings", "transactions", "timeline")
 
 
 @pytest.fixture(scope="module")
-def build(simulated_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    return build_features(simulated_bank, Home(tmp_path_factory.mktemp("home")))
+def build(simulated_home: Home) -> Build:
+    return simulated_home.build()
 
 
 def customers_of(build: Build) -> list[str]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from features.build import build_features
 from features.errors import InputError
 from features.home import Build, Home
 from training.cli import nextbest
@@ -24,10 +22,8 @@ PRODUCT = "next-best-product"
 
 
 @pytest.fixture(scope="module")
-def home(simulated_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    made = Home(tmp_path_factory.mktemp("home"))
-    build_features(simulated_bank, made)
-    return made
+def home(simulated_home: Home) -> Home:
+    return simulated_home
 
 
 @pytest.fixture(scope="module")
