@@ -6,7 +6,7 @@ weight, the limit of drawing with replacement (Chamandy et al. 2012, "Estimating
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,51 @@ class Interval:
     def below_zero(self) -> bool:
         return self.high < 0
 
+    def flat(self, name: str) -> dict[str, float]:
+        """As metrics of a run: `name`, `name_low` and `name_high`."""
+        return dict(zip(_names(name), (self.mean, self.low, self.high), strict=True))
+
+    @classmethod
+    def logged(cls, metrics: Mapping[str, float], name: str) -> Interval | None:
+        """What `flat` was logged as; None where it was not."""
+        names = _names(name)
+        return cls(*(metrics[one] for one in names)) if all(one in metrics for one in names) else None
+
+    def told(self, form: str = "+.4f") -> str:
+        """ "+0.012 [+0.004, +0.019]"; form: of each number, such as "+.3f"."""
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
+
+UNKNOWN = Interval(np.nan, np.nan, np.nan)
+
+
+def weights(customers: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Float64]:
+    """Draws of Poisson(1) weights, blocks of float64 [b, customers], `resamples` in all; one seed, one series."""
+    generator = np.random.default_rng(seed)
+    block = max(1, BLOCK_CELLS // max(customers, 1))
+    for start in range(0, resamples, block):
+        yield generator.poisson(1.0, (min(block, resamples - start), customers)).astype(np.float64)
+
+
+def totals(columns: Float64, customer_id: Texts, seed: int, resamples: int = RESAMPLES) -> Float64:
+    """Sums over the rows, float64 [1 + resamples, k]: first as they are, then as drawn. columns: float64 [n, k]."""
+    codes, customers = pd.factorize(customer_id)
+    count = len(customers)
+    sums = np.stack([np.bincount(codes, weights=column, minlength=count) for column in columns.T], axis=1)  # [c, k]
+    return np.concatenate(
+        [sums.sum(axis=0, keepdims=True), *(drawn @ sums for drawn in weights(count, seed, resamples))]
+    )
+
+
+def percentile(values: Float64) -> Interval:
+    """The interval of a statistic: values[0] of the rows as they are, the rest of the draws; those that are NaN are
+    left out."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or not len(drawn):
+        return UNKNOWN
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(values[0]), float(low), float(high))
+
 
 def intervals(
     per_row: Mapping[str, Float64], customer_id: Texts, seed: int, resamples: int = RESAMPLES
@@ -46,31 +91,14 @@ def intervals(
     """
     names = list(per_row)
     if not names or not len(customer_id):
-        return {name: Interval(np.nan, np.nan, np.nan) for name in names}
+        return dict.fromkeys(names, UNKNOWN)
     values = np.stack([per_row[name] for name in names], axis=1)  # [n, k]
     judged = ~np.isnan(values)
-    codes, customers = pd.factorize(customer_id)
-    sums = _per_customer(np.where(judged, values, 0.0), codes, len(customers))  # [c, k]
-    counts = _per_customer(judged.astype(np.float64), codes, len(customers))  # [c, k]
-    generator = np.random.default_rng(seed)
-    block = max(1, BLOCK_CELLS // len(customers))
-    means = []
-    for start in range(0, resamples, block):
-        size = (min(block, resamples - start), len(customers))
-        weights = generator.poisson(1.0, size).astype(np.float64)  # [block, c]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means.append(weights @ sums / (weights @ counts))
-    drawn = np.concatenate(means)  # [resamples, k]
-    found = {}
-    for position, name in enumerate(names):
-        column = drawn[~np.isnan(drawn[:, position]), position]
-        total = counts[:, position].sum()
-        if not total or not len(column):
-            found[name] = Interval(np.nan, np.nan, np.nan)
-            continue
-        low, high = np.quantile(column, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found[name] = Interval(float(sums[:, position].sum() / total), float(low), float(high))
-    return found
+    both = np.concatenate([np.where(judged, values, 0.0), judged], axis=1)  # [n, 2 k]
+    sums = totals(both, customer_id, seed, resamples)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums[:, : len(names)] / sums[:, len(names) :]  # [1 + resamples, k]
+    return {name: percentile(means[:, place]) for place, name in enumerate(names)}
 
 
 def paired(
@@ -81,7 +109,5 @@ def paired(
     return intervals(both, customer_id, seed)
 
 
-def _per_customer(values: Float64, codes: np.ndarray[tuple[int], np.dtype[np.int64]], customers: int) -> Float64:
-    """Sums of [n, k] by customer, float64 [customers, k]."""
-    columns = [np.bincount(codes, weights=column, minlength=customers) for column in values.T]
-    return np.stack(columns, axis=1)
+def _names(name: str) -> tuple[str, str, str]:
+    return name, f"{name}_low", f"{name}_high"

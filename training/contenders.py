@@ -11,7 +11,6 @@ from features.errors import InputError
 from features.progress import Progress
 from features.schema import Float64
 from serving.choice import ChoiceModel
-from training.bootstrap import Interval
 from training.dataset import Dataset
 from training.evaluate import PRIOR, Comparison, baselines, better, clearly_better, clearly_worse, compare
 from training.families import FAMILIES, Fitted
@@ -73,19 +72,14 @@ def choose(
     if best == PRIOR:
         return PRIOR, f"no family has a better {metric} than the prior on the validation rows ({values[PRIOR]:.4f})"
     gap = on_valid[best].differences[PRIOR][metric]
-    told = f"{metric} {values[best]:.4f} against {values[PRIOR]:.4f} of the prior, difference {span(gap)}"
+    told = f"{metric} {values[best]:.4f} against {values[PRIOR]:.4f} of the prior, difference {gap.told()}"
     newest = on_test[best].differences[PRIOR][metric]
     if clearly_better(metric, gap) and clearly_worse(metric, newest):
-        worse = f"yet it is surely worse than the prior on the newest rows, {span(newest)}"
+        worse = f"yet it is surely worse than the prior on the newest rows, {newest.told()}"
         return PRIOR, f"{best} was best on the validation rows, {told}; {worse}"
     if clearly_better(metric, gap):
         return best, f"best on the validation rows: {told}"
     return PRIOR, f"no family is surely better than the prior on the validation rows; the best, {best}, has {told}"
-
-
-def span(interval: Interval) -> str:
-    """ "+0.012 [+0.004, +0.019]" """
-    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
 def flat_test(comparison: Comparison, name: str) -> dict[str, float]:

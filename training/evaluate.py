@@ -64,8 +64,7 @@ class Comparison:
         found[f"{prefix}/rows"] = float(self.rows)
         for other, by_metric in self.differences.items():
             for metric, interval in by_metric.items():
-                key = f"{prefix}/{metric}_minus_{other}"
-                found |= {key: interval.mean, f"{key}_low": interval.low, f"{key}_high": interval.high}
+                found |= interval.flat(f"{prefix}/{metric}_minus_{other}")
             found |= {f"{prefix}/{other}/{metric}": value for metric, value in self.judged[other].values.items()}
         return {key: value for key, value in found.items() if np.isfinite(value)}
 

@@ -129,6 +129,15 @@ def auc(scores: Float64, happened: Bool) -> float:
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
+def auc_of_sums(positive: Float64, negative: Float64) -> float:
+    """The same from sums by tie, float64 [ties], best first: of what happened and of what did not."""
+    both = positive.sum() * negative.sum()
+    if not both:
+        return float("nan")
+    above = np.cumsum(positive) - positive / 2
+    return float(negative @ above / both)
+
+
 def auc_by_candidate(probabilities: Float64, available: Bool, taken: Bool) -> float:
     """Mean over candidates of the AUC within each, weighted by how often it happened.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from training import metrics
+from training.bootstrap import Interval
 from training.plan import NEXT_BEST_PRODUCT
 from training.terminal import metric_rows, table
 
@@ -47,10 +48,10 @@ def champion_lines(found: Mapping[str, float]) -> list[str]:
     """What differs from the champion of before, on the test rows that neither has learned from."""
     lines = []
     for name in (metrics.HR_AT_3, metrics.LOG_LOSS):
-        key = f"test/{name}_minus_champion"
-        if key in found:
-            interval = f"{found[key]:+.4f} [{found[f'{key}_low']:+.4f}, {found[f'{key}_high']:+.4f}]"
-            lines.append(f"champion of before, {name}: {found[f'test/champion/{name}']:.4f}, difference {interval}")
+        gap = Interval.logged(found, f"test/{name}_minus_champion")
+        if gap is not None:
+            before = found[f"test/champion/{name}"]
+            lines.append(f"champion of before, {name}: {before:.4f}, difference {gap.told()}")
     return lines
 
 
@@ -71,10 +72,9 @@ def unseen_lines(found: Mapping[str, float]) -> list[str]:
     lines = []
     for name in (metrics.HR_AT_3, metrics.LOG_LOSS):
         for other in ("popularity", "constant", "previous_channel"):
-            key = f"unseen/{name}_minus_{other}"
-            if key in found:
-                interval = f"{found[key]:+.4f} [{found[f'{key}_low']:+.4f}, {found[f'{key}_high']:+.4f}]"
-                lines.append(f"unseen, {name}: {found[f'unseen/{name}']:.4f}, minus {other} {interval}")
+            gap = Interval.logged(found, f"unseen/{name}_minus_{other}")
+            if gap is not None:
+                lines.append(f"unseen, {name}: {found[f'unseen/{name}']:.4f}, minus {other} {gap.told()}")
     return lines
 
 

@@ -8,7 +8,7 @@ rolling_block/ have a step per block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from features.schema import Float64
 from training import metrics, plots
-from training.bootstrap import LEVEL, Interval
+from training.bootstrap import Interval, percentile, weights
 from training.comparison.pooled import Sorted
 from training.rolling import BIAS, FROZEN, RATE, REFIT, Rolled, Walk
 
@@ -67,7 +67,7 @@ def tell(rolled: Rolled, seed: int, resamples: int = RESAMPLES) -> Told:
     codes, customers = pd.factorize(data.customer_id)
     ready = {name: Weighted.of(rolled.said[name], data) for name in NAMES}
     plain = {name: one.values(np.ones(len(data))) for name, one in ready.items()}
-    draws = _draws(len(customers), seed, resamples)
+    draws = (weight for block in weights(len(customers), seed, resamples) for weight in block)
     drawn = np.array([[one.values(weight[codes]) for one in ready.values()] for weight in draws])  # [d, names, 3]
     frozen = NAMES.index(FROZEN)
     pooled, minus = {}, {}
@@ -104,13 +104,10 @@ class Weighted:
     def values(self, weights: Float64) -> Float64:
         """MEASURED, float64 [3]; weights: float64 [n], how often each row counts."""
         _, positive, negative = self.pairs.sums(weights)
-        both = positive.sum() * negative.sum()
-        above = np.cumsum(positive) - positive / 2  # best first, ties half
-        auc = float(negative @ above / both) if both else np.nan
         counted = np.where(np.isnan(self.log_loss), 0.0, weights)
         total = counted.sum() or np.nan
         means = [float(counted @ np.nan_to_num(one) / total) for one in (self.log_loss, self.brier)]
-        return np.array([auc, *means])
+        return np.array([metrics.auc_of_sums(positive, negative), *means])
 
 
 def flat(told: Told) -> dict[str, float]:
@@ -119,9 +116,9 @@ def flat(told: Told) -> dict[str, float]:
     for name in NAMES:
         stem = "rolling/" if name == REFIT else f"rolling/{name}_"
         for metric, interval in told.pooled[name].items():
-            found |= _spread(f"{stem}{metric}", interval)
+            found |= interval.flat(f"{stem}{metric}")
         for metric, interval in told.minus_frozen.get(name, {}).items():
-            found |= _spread(f"{stem}{metric}_minus_frozen", interval)
+            found |= interval.flat(f"{stem}{metric}_minus_frozen")
         found |= {f"{stem}{metric}": value for metric, value in told.gaps[name].items()}
     return {key: value for key, value in found.items() if np.isfinite(value)}
 
@@ -166,8 +163,8 @@ def lines(rolled: Rolled, told: Told, walk: Walk) -> list[str | Table]:
         values, gaps = told.pooled[name], told.gaps[name]
         better = told.minus_frozen.get(name)
         rows.append(
-            (WORDS[name], *(_shown(values[metric]) for metric in MEASURED), f"{gaps[metrics.ECE]:.3f}",
-             f"{gaps[WITHIN]:.3f}", "" if better is None else _shown(better[metrics.AUC], "+"))
+            (WORDS[name], *(values[metric].told(".3f") for metric in MEASURED), f"{gaps[metrics.ECE]:.3f}",
+             f"{gaps[WITHIN]:.3f}", "" if better is None else better[metrics.AUC].told("+.3f"))
         )  # fmt: skip
     pooled = table(
         f"{n:,} decisions in {len(rolled.blocks)} blocks, outcomes {walk.delay:,} decisions late",
@@ -188,7 +185,7 @@ def lines(rolled: Rolled, told: Told, walk: Walk) -> list[str | Table]:
 
 
 def picture(rolled: Rolled, told: Told, title: str) -> Figure:
-    """AUC and log-loss by block: fitted again, with online bias and trust, frozen; below, how many take."""
+    """AUC and log-loss by block: fitted again, with online bias, frozen; below, how many take."""
     drawn, upper = plots.figure(8.0, 7.0)
     upper.remove()
     axes = drawn.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.2))
@@ -223,25 +220,7 @@ def _within(aucs: list[float], parts: list[Dataset]) -> float:
     return float(np.nansum(pairs * aucs) / pairs.sum()) if pairs.any() else float("nan")
 
 
-def _draws(customers: int, seed: int, resamples: int) -> Iterator[Float64]:
-    generator = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield generator.poisson(1.0, customers).astype(np.float64)
-
-
 def _intervals(means: Float64, drawn: Float64) -> dict[str, Interval]:
     """means: [3]; drawn: [d, 3]."""
-    found = {}
-    for place, metric in enumerate(MEASURED):
-        column = drawn[~np.isnan(drawn[:, place]), place]
-        low, high = np.quantile(column, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(column) else (np.nan, np.nan)
-        found[metric] = Interval(float(means[place]), float(low), float(high))
-    return found
-
-
-def _spread(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _shown(interval: Interval, sign: str = "") -> str:
-    return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+    values = np.concatenate([means[None, :], drawn])
+    return {metric: percentile(values[:, place]) for place, metric in enumerate(MEASURED)}

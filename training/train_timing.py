@@ -162,8 +162,7 @@ def judge(
         gains = {way: losses[FAMILY] - loss for way, loss in losses.items() if way != FAMILY}
         found |= {f"test/{name}_log_loss{_slug(way)}": float(loss.mean()) for way, loss in losses.items()}
         for way, gap in intervals(gains, test.customer_id[asked], seed).items():
-            key = f"test/{name}_log_loss_minus{_slug(way)}"
-            found |= {key: gap.mean, f"{key}_low": gap.low, f"{key}_high": gap.high}
+            found |= gap.flat(f"test/{name}_log_loss_minus{_slug(way)}")
         if name == "noticed":
             families = {
                 way: {

@@ -6,7 +6,7 @@ exactly, what `judge` says of rows repeated so often; scores are sorted once, so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from features.schema import Bool, Float64, Int64
 from serving.choice import ranks
 from training import breadth, metrics, targeting
-from training.bootstrap import LEVEL, Interval
+from training.bootstrap import Interval, percentile, weights
 from training.evaluate import Judgeable
 
 RESAMPLES = 400
@@ -80,14 +80,17 @@ class Pooled:
     def values(self, weights: Float64) -> dict[str, float]:
         """Metric → value, named as `judge` does. weights: float64 [n], whole numbers, how often each row counts."""
         weight, positive, negative = self.pairs.sums(weights)
-        found = {metrics.AUC: _auc(positive, negative), metrics.AUC_BY_CANDIDATE: self._auc_by_candidate(weights)}
+        found = {
+            metrics.AUC: metrics.auc_of_sums(positive, negative),
+            metrics.AUC_BY_CANDIDATE: self._auc_by_candidate(weights),
+        }
         found |= _targeting(positive, negative)
         found |= _gaps(self.pairs, weight)
         return found | self._breadth(weights)
 
     def _auc_by_candidate(self, weights: Float64) -> float:
         sums = [one.sums(weights)[1:] for one in self.by_candidate]
-        found = [(_auc(positive, negative), positive.sum()) for positive, negative in sums]
+        found = [(metrics.auc_of_sums(positive, negative), positive.sum()) for positive, negative in sums]
         known = [(value, weight) for value, weight in found if not np.isnan(value)]
         weighed = sum(weight for _, weight in known)
         return float(sum(value * weight for value, weight in known) / weighed) if known else float("nan")
@@ -117,34 +120,15 @@ def pooled_differences(
     codes, customers = pd.factorize(data.customer_id)
     plain = _minus(*(one.values(np.ones(len(data))) for one in both))
     drawn = [
-        _minus(*(one.values(weights[codes]) for one in both)) for weights in _weights(len(customers), seed, resamples)
+        _minus(*(one.values(weight[codes]) for one in both))
+        for block in weights(len(customers), seed, resamples)
+        for weight in block
     ]
-    found = {}
-    for name, mean in plain.items():
-        values = np.array([one[name] for one in drawn])
-        values = values[~np.isnan(values)]
-        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(values) else (np.nan, np.nan)
-        found[name] = Interval(mean, float(low), float(high))
-    return found
-
-
-def _weights(customers: int, seed: int, resamples: int) -> Iterator[Float64]:
-    generator = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield generator.poisson(1.0, customers).astype(np.float64)
+    return {name: percentile(np.array([mean, *(one[name] for one in drawn)])) for name, mean in plain.items()}
 
 
 def _minus(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     return {name: one[name] - other[name] for name in one}
-
-
-def _auc(positive: Float64, negative: Float64) -> float:
-    """Probability that what happened scores higher, ties half; sums [ties], best first."""
-    both = positive.sum() * negative.sum()
-    if not both:
-        return float("nan")
-    above = np.cumsum(positive) - positive / 2
-    return float(negative @ above / both)
 
 
 def _targeting(positive: Float64, negative: Float64) -> dict[str, float]:

@@ -51,7 +51,7 @@ class ArmUplift:
         for way, numbers in self.found.items():
             for name, one in numbers.items():
                 key = f"uplift/{self.arm}/{name if way == self.main else f'{way}_{name}'}"
-                values |= {key: one.mean, f"{key}_low": one.low, f"{key}_high": one.high}
+                values |= one.flat(key)
         return {name: value for name, value in values.items() if np.isfinite(value)}
 
 

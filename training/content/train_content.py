@@ -122,10 +122,8 @@ def policy_metrics(learned: Learned) -> dict[str, float]:
     found: dict[str, float] = {}
     keys = {"": PERSONAL, "_best_constant": learned.rival, "_constant": CONSTANT, "_no_contact": SILENT_POLICY}
     for suffix, name in keys.items():
-        one, key = learned.values[name], f"test/dr_value{suffix}"
-        found |= {key: one.mean, f"{key}_low": one.low, f"{key}_high": one.high}
-    gain, key = learned.gain, "test/dr_value_minus_best_constant"
-    found |= {key: gain.mean, f"{key}_low": gain.low, f"{key}_high": gain.high}
+        found |= learned.values[name].flat(f"test/dr_value{suffix}")
+    found |= learned.gain.flat("test/dr_value_minus_best_constant")
     deviates = float((learned.chosen[PERSONAL] != learned.chosen[CONSTANT]).mean())
     found |= {"test/effective_size": learned.size, "test/mean_weight": learned.mass, "test/deviates": deviates}
     return {name: value for name, value in found.items() if np.isfinite(value)}

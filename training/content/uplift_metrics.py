@@ -17,14 +17,14 @@ known, and runs straight from its last known point.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from features.schema import Bool, Float64, Int64, Texts
-from training.bootstrap import LEVEL, Interval
+from training.bootstrap import Interval, percentile, weights
 
 SHARES = (0.1, 0.3)
 """The k of uplift@k."""
@@ -99,13 +99,6 @@ class Ranked:
         return Curve(np.append(0.0, share), np.append(0.0, share * (means[0] - means[1])[known]))
 
 
-def uplift_curve(predicted: Float64, treated: Bool, outcome: Float64, weight: Float64 | None = None) -> Curve:
-    """The gain curve; all [n], weight as in `Ranked.by` (None: all alike)."""
-    same = np.ones(len(predicted)) if weight is None else weight
-    nobody = np.arange(len(predicted)).astype(object)
-    return Ranked.by(predicted, treated, outcome, same, nobody).curve()
-
-
 def judged(
     ranked: Ranked, seed: int, resamples: int = RESAMPLES, shares: Sequence[float] = SHARES
 ) -> dict[str, Interval]:
@@ -115,33 +108,11 @@ def judged(
     """
     found = _numbers(ranked.curve(), shares)
     customers = int(ranked.customer.max(initial=-1)) + 1
-    generator = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in found}
-    for _ in range(resamples):
-        times = generator.poisson(1.0, customers)[ranked.customer].astype(np.float64)
-        if not times.any():
-            continue
-        for name, value in _numbers(ranked.curve(times), shares).items():
-            drawn[name].append(value)
-    return {name: _interval(value, np.array(drawn[name])) for name, value in found.items()}
+    draws = (weight[ranked.customer] for block in weights(customers, seed, resamples) for weight in block)
+    drawn = [_numbers(ranked.curve(times), shares) for times in draws if times.any()]
+    return {name: percentile(np.array([value, *(one[name] for one in drawn)])) for name, value in found.items()}
 
 
 def _numbers(curve: Curve, shares: Sequence[float]) -> dict[str, float]:
     at = {f"uplift_at_{round(share * 100)}": curve.at(share) for share in shares}
     return {QINI: curve.qini, AUUC: curve.auuc, EFFECT: curve.effect, **at}
-
-
-def _interval(value: float, drawn: Float64) -> Interval:
-    kept = drawn[np.isfinite(drawn)]
-    if not len(kept) or not np.isfinite(value):
-        return Interval(value, np.nan, np.nan)
-    low, high = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(low), float(high))
-
-
-def flat(found: Mapping[str, Interval], prefix: str) -> dict[str, float]:
-    """Metrics of a run: `prefix/qini`, `prefix/qini_low`, `prefix/qini_high`, ...; what is not known is left out."""
-    values: dict[str, float] = {}
-    for name, one in found.items():
-        values |= {f"{prefix}/{name}": one.mean, f"{prefix}/{name}_low": one.low, f"{prefix}/{name}_high": one.high}
-    return {name: value for name, value in values.items() if np.isfinite(value)}

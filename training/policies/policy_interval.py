@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from features.schema import Float64, Texts
-from training.bootstrap import BLOCK_CELLS, LEVEL, RESAMPLES, Interval
+from training.bootstrap import LEVEL, UNKNOWN, Interval, weights
 
 LEAST_ERROR = 1.0 / 3.0
 """Least standard error of a draw, as a share of the whole log's. Where rewards are very few, some draws have none, and
@@ -42,11 +42,7 @@ def intervals_of(parts: Mapping[str, Parts], customer_id: Texts, seed: int) -> d
     n = len(customers)
     columns = [_columns(one, codes, n) for one in parts.values()]
     over = np.stack([column for of_one in columns for column in of_one], axis=1)  # [n, 5 × names]
-    generator, block, drawn = np.random.default_rng(seed), max(1, BLOCK_CELLS // n), []
-    for start in range(0, RESAMPLES, block):
-        size = (min(block, RESAMPLES - start), n)
-        drawn.append(generator.poisson(1.0, size).astype(np.float64) @ over)
-    every = np.concatenate(drawn).reshape(RESAMPLES, len(parts), 5)
+    every = np.concatenate([drawn @ over for drawn in weights(n, seed)]).reshape(-1, len(parts), 5)
     whole = over.sum(axis=0).reshape(len(parts), 1, 5)
     return {name: _studentised(one, whole[at], every[:, at]) for at, (name, one) in enumerate(parts.items())}
 
@@ -66,7 +62,7 @@ def _studentised(parts: Parts, whole: Float64, drawn: Float64) -> Interval:
     """The interval of `parts`; sums over all customers [1, 5] and over drawn ones [draws, 5] of `_columns`."""
     drawn = drawn[drawn[:, 1] > 0]  # nobody with any weight was drawn: that draw says nothing
     if not len(drawn):
-        return Interval(np.nan, np.nan, np.nan)
+        return UNKNOWN
     value = parts.value
     _, error = _distance(whole)
     if error[0] == 0.0:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.schema import Bool, Float64
-from training.bootstrap import Interval
+from training.bootstrap import Interval, totals
 from training.metrics import BINS
 from training.predictions import Predictions
 from training.promotion import fairness, resampled
@@ -91,7 +91,7 @@ def levels(data: Predictions, names: Sequence[str], seed: int) -> Levels:
         of_bins = _bins(data, name)
         columns += [np.stack([predicted * mask for mask in masks], axis=1), of_bins[0]]
         columns += [np.stack([seen * mask for mask in masks], axis=1), of_bins[1]]
-    drawn = resampled.totals(np.concatenate(columns, axis=1), data.customer_id, seed)
+    drawn = totals(np.concatenate(columns, axis=1), data.customer_id, seed)
     ratios = {}
     for place, name in enumerate(names):
         predicted, seen = (drawn[:, (2 * place + part) * len(cells) :][:, : len(cells)] for part in (0, 1))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.schema import Bool, Float64
-from training.bootstrap import Interval
+from training.bootstrap import Interval, percentile, totals
 from training.predictions import MODEL, Predictions
 from training.promotion import resampled
 
@@ -118,7 +118,7 @@ def by_group(data: Predictions, seed: int, name: str = MODEL, share: float = CAP
     masks = np.stack([rows for _, _, rows in found], axis=1)  # [n, g]
     parts = [of_row[:, None] * masks for of_row in (one, reached, predicted, taken)]
     everyone = np.stack([one, reached], axis=1)
-    drawn = resampled.totals(np.concatenate([*parts, everyone], axis=1), data.customer_id, seed)
+    drawn = totals(np.concatenate([*parts, everyone], axis=1), data.customer_id, seed)
     count, hit, expects, sees = (drawn[:, k * len(found) : (k + 1) * len(found)] for k in range(4))
     overall = resampled.ratio(drawn[:, -1], drawn[:, -2])
     rates = resampled.ratio(hit, count)
@@ -133,8 +133,8 @@ def by_group(data: Predictions, seed: int, name: str = MODEL, share: float = CAP
                 int(rows.sum()),
                 int(sees[0, place]),
                 float(rates[0, place]),
-                resampled.interval(resampled.ratio(rates[:, place], overall)),
-                resampled.interval(told),
+                percentile(resampled.ratio(rates[:, place], overall)),
+                percentile(told),
             )
         )
     return tuple(made)
@@ -152,9 +152,9 @@ def equal_rates(data: Predictions, seed: int, name: str = MODEL, share: float = 
         for group in set(of_row.tolist()):
             rows = of_row == group
             equal[rows] = targeted(scores[rows], share)
-        drawn = resampled.totals(np.stack([now * hits, equal * hits, happened(data)], axis=1), data.customer_id, seed)
+        drawn = totals(np.stack([now * hits, equal * hits, happened(data)], axis=1), data.customer_id, seed)
         shares = [resampled.ratio(drawn[:, place], drawn[:, 2]) for place in (0, 1)]
-        difference = resampled.interval(shares[1] - shares[0])
+        difference = percentile(shares[1] - shares[0])
         made.append(EqualRates(slice_name, float(shares[0][0]), float(shares[1][0]), difference))
     return tuple(made)
 
@@ -174,7 +174,7 @@ def rate_changes(
     hits = [reached * best_taken(data, one) for reached, one in zip(both, (name, other), strict=True)]
     taken = happened(data)
     columns = [reached * rows for reached in both for _, _, rows in found]
-    drawn = resampled.totals(np.stack(columns, axis=1), data.customer_id, seed)
+    drawn = totals(np.stack(columns, axis=1), data.customer_id, seed)
     mine, theirs = drawn[:, : len(found)], drawn[:, len(found) :]
     ratios = resampled.ratio(mine, theirs)
     return tuple(

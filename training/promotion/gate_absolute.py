@@ -13,6 +13,8 @@ from training.promotion.candidate import CONSTANT_VALUE, Candidate
 from training.promotion.leak import CARRIES, TELLS
 from training.promotion.verdict import Check, check, not_counted
 
+SHOWN = ".3g"
+"""How intervals are told."""
 OFF_BY = 1.5
 """Take-ups predicted over seen must not surely lie further than this factor from 1: overall and in a group."""
 OFF_BY_IN_A_BIN = 2.0
@@ -95,7 +97,9 @@ def _worst(title: str, found: calibrated.Levels, names: list[str], places: list[
     worst = max(told, key=weight)
     ratio, bad = found.interval(name, worst), weight(worst)[0]
     many = f", the worst of {len(told)}" if len(told) > 1 else ""
-    reason = f"{found.what(worst)} {span(ratio)}{many}; allowed is surely no further than 1/{allowed:g} to {allowed:g}"
+    reason = (
+        f"{found.what(worst)} {ratio.told(SHOWN)}{many}; allowed is surely no further than 1/{allowed:g} to {allowed:g}"
+    )
     if surely_beyond(ratio) > np.log(allowed) and not bad:
         reason += "; the prior is as far off, so the times have changed, not the model"
     return check(title, not bad, ratio.mean, allowed, reason)
@@ -109,10 +113,6 @@ def surely_beyond(ratio: Interval) -> float:
         return float(max(np.log(ratio.low), -np.log(ratio.high), 0.0))
 
 
-def span(found: Interval) -> str:
-    return f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}]"
-
-
 def not_worse_than_prior(data: Predictions, name: str, seed: int) -> Check:
     """The primary metric, beside how often each candidate is chosen anyway."""
     title = "not worse than the prior"
@@ -122,17 +122,17 @@ def not_worse_than_prior(data: Predictions, name: str, seed: int) -> Check:
     mine, prior = (judge(data.probabilities[one], data).per_row[metric] for one in (name, PRIOR))
     gap = paired({metric: mine}, {metric: prior}, data.customer_id, seed)[metric]
     return check(
-        title, not clearly_worse(metric, gap), gap.mean, 0.0, f"{metric} minus that of the prior is {span(gap)}"
+        title, not clearly_worse(metric, gap), gap.mean, 0.0, f"{metric} minus that of the prior is {gap.told(SHOWN)}"
     )
 
 
 def better_than_constant(one: Candidate) -> tuple[Check, ...]:
     """A policy that deviates from the best constant one is surely worth more; nothing for one that does not."""
     key = "test/dr_value_minus_best_constant"
-    if one.policy_value == CONSTANT_VALUE or not all(f"{key}{end}" in one.metrics for end in ("", "_low", "_high")):
+    gap = Interval.logged(one.metrics, key)
+    if one.policy_value == CONSTANT_VALUE or gap is None:
         return ()
-    gap = Interval(*(one.metrics[f"{key}{end}"] for end in ("", "_low", "_high")))
-    reason = f"{span(gap)} more per decision than the best constant one"
+    reason = f"{gap.told(SHOWN)} more per decision than the best constant one"
     return (check("better than a constant policy", gap.above_zero, gap.mean, 0.0, reason),)
 
 

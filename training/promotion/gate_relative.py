@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from training.evaluate import PRIOR, judge, primary_metric
 from training.predictions import CHAMPION, MODEL, Predictions
 from training.promotion import calibrated, fairness
 from training.promotion.candidate import POLICY_VALUE, Candidate
-from training.promotion.gate_absolute import sound, span
+from training.promotion.gate_absolute import SHOWN, sound
 from training.promotion.verdict import Check, check, not_counted
 
 MAY_LOSE = 0.25
@@ -117,7 +116,7 @@ def primary(rows: Predictions, seed: int) -> Check:
     level = float(np.nanmean(per_row[CHAMPION]))
     lead = sign * (level - float(np.nanmean(per_row[PRIOR]))) if PRIOR in per_row else 0.0
     margin = max(MAY_LOSE * lead, LEAST_MARGIN * abs(level))
-    told = f"{metric}, better by {span(gap)} in {judged:,} rows; it may surely not lose more than {margin:.3g}"
+    told = f"{metric}, better by {gap.told(SHOWN)} in {judged:,} rows; it may surely not lose more than {margin:.3g}"
     return check(title, gap.low >= -margin, gap.mean, -margin, told)
 
 
@@ -139,8 +138,8 @@ def _further_off(title: str, found: calibrated.Levels, places: list[int]) -> Che
     both = " and ".join(f"{found.interval(name, place).mean:.3g}" for name in (MODEL, CHAMPION))
     many = f", the worst of {len(told)}" if len(told) > 1 else ""
     reason = (
-        f"{found.what(place)} {both} with the champion{many}: further off by a factor of {span(worst)}, allowed is "
-        f"surely no more than {FURTHER_OFF:g}"
+        f"{found.what(place)} {both} with the champion{many}: further off by a factor of {worst.told(SHOWN)}, "
+        f"allowed is surely no more than {FURTHER_OFF:g}"
     )
     return check(title, worst.low <= FURTHER_OFF, worst.mean, FURTHER_OFF, reason)
 
@@ -160,8 +159,8 @@ def targeted_rates(rows: Predictions, champion: Candidate, seed: int) -> Check:
     lost = [one for one in told if one.ratio.high < fairness.FOUR_FIFTHS and not one.reached > one.other_reached]
     worst = min(lost or told, key=lambda one: (one.ratio.high, one.ratio.mean))
     reason = (
-        f"{worst.slice} {worst.group}, the worst of {len(told)} groups, is targeted {span(worst.ratio)} times as often "
-        f"as under the champion, allowed is surely no less than {fairness.FOUR_FIFTHS:g}; of its take-ups "
+        f"{worst.slice} {worst.group}, the worst of {len(told)} groups, is targeted {worst.ratio.told(SHOWN)} times as "
+        f"often as under the champion, allowed is surely no less than {fairness.FOUR_FIFTHS:g}; of its take-ups "
         f"{worst.reached:.0%} are reached, under the champion {worst.other_reached:.0%}"
     )
     return check(title, not lost, worst.ratio.mean, fairness.FOUR_FIFTHS, reason)
@@ -197,17 +196,12 @@ def size(challenger: Candidate, champion: Candidate) -> Check:
 def policy_value(challenger: Candidate, champion: Candidate) -> Check:
     """What its decisions are estimated to earn is not surely less, where both runs have such an estimate."""
     title = "policy value"
-    paired_gap = _interval(challenger.metrics, f"{POLICY_VALUE}_minus_champion")
+    paired_gap = Interval.logged(challenger.metrics, f"{POLICY_VALUE}_minus_champion")
     if paired_gap is not None:
-        reason = f"{span(paired_gap)} more per decision than with the champion"
+        reason = f"{paired_gap.told(SHOWN)} more per decision than with the champion"
         return check(title, not paired_gap.below_zero, paired_gap.mean, 0.0, reason)
-    one, other = (_interval(each.metrics, each.policy_value) for each in (challenger, champion))
+    one, other = (Interval.logged(each.metrics, each.policy_value) for each in (challenger, champion))
     if one is None or other is None:
         return not_counted(title, "not both runs have an estimate of it; one that was withheld is no evidence")
-    reason = f"{span(one)} per decision, with the champion {span(other)}"
+    reason = f"{one.told(SHOWN)} per decision, with the champion {other.told(SHOWN)}"
     return check(title, one.high >= other.low, one.mean - other.mean, 0.0, reason)
-
-
-def _interval(found: Mapping[str, float], name: str) -> Interval | None:
-    names = (name, f"{name}_low", f"{name}_high")
-    return Interval(*(found[one] for one in names)) if all(one in found for one in names) else None

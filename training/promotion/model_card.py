@@ -89,11 +89,8 @@ def _metrics(found: Mapping[str, float]) -> list[str]:
 
 
 def _gap(found: Mapping[str, float], key: str) -> str:
-    names = (key, f"{key}_low", f"{key}_high")
-    if not all(name in found for name in names):
-        return "–"
-    mean, low, high = (found[name] for name in names)
-    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    gap = Interval.logged(found, key)
+    return "–" if gap is None else gap.told("+.4f")
 
 
 def _groups(one: Candidate, seed: int) -> list[str]:
