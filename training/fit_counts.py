@@ -265,22 +265,20 @@ class Search:
         """One key of any facts: alone or two together, for all candidates alike and, where it pays, for each."""
         facts = tuple(self.facts[one] for one in which)
         plain = all(fact.of_customer for fact in facts)
-        sums = []
-        for part, (chosen, expected) in zip((self.earlier, self.later), residuals, strict=True):
+        sums: list[Float64] = []
+        for part, both in zip((self.earlier, self.later), residuals, strict=True):
             codes = part.code(which, self.facts)
-            width = chosen.shape[1] if plain else chosen.shape[1] - 1
+            width = both[0].shape[1] if plain else both[0].shape[1] - 1
             cell = (codes[:, None] if plain else codes) * width + np.arange(width)
             size = int(np.prod([fact.size for fact in facts])) * width
-            sums += [
-                np.bincount(cell.ravel(), weights=values[:, :width].ravel(), minlength=size).reshape(-1, width)
-                for values in (chosen, expected)
-            ]
+            for values in both:
+                summed = np.bincount(cell.ravel(), weights=values[:, :width].ravel(), minlength=size)
+                sums.append(summed.astype(np.float64).reshape(-1, width))
         promises = []
         for by_candidate in (True,) if plain else (False, True):
             tables = sums if by_candidate else [table.sum(axis=1, keepdims=True) for table in sums]
             for strength in STRENGTHS:
-                chosen, expected, later_chosen, later_expected = tables
-                gain = float(bound(chosen, expected, later_chosen, later_expected, strength).sum())
+                gain = float(bound(tables[0], tables[1], tables[2], tables[3], strength).sum())
                 promises.append(Promise(gain, which, Key(facts, by_candidate, strength)))
         return max(promises, key=lambda one: one.gain)
 
