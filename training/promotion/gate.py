@@ -28,7 +28,7 @@ from training.promotion.verdict import Check, Verdict, check, not_counted
 if TYPE_CHECKING:
     from training.track import Tracking
 
-__all__ = ["Candidate", "Check", "Verdict", "decide", "judge_promotion", "champion_candidate", "verdict_of"]
+__all__ = ["Candidate", "Check", "Verdict", "champion_candidate", "decide", "judge_promotion", "verdict_of"]
 
 VERDICT_FILE = "gate/verdict.json"
 GATE_TAG = "nextbest.gate"
