@@ -12,14 +12,13 @@ from serving.choice import Question, Scorer
 from training.examples import Examples
 
 Plain = bool | int | float | str
-PRIOR = "prior"
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A fitted scorer and how it came about.
 
-    rounds: boosting rounds or epochs that the validation examples chose; 0 for the prior.
+    rounds: boosting rounds, epochs or keys that the validation examples chose; 0 for the prior and an ensemble.
     seconds: of fitting. params: plain values, for the run's record.
     importance: share of the gain per column of a pair line, sums to 1; None where a family has none.
     parts: the members of an ensemble; empty for every other family.
@@ -70,6 +69,6 @@ def require_examples(question: Question, **sets: Examples) -> None:
 
 
 FAMILIES: Mapping[str, Family] = {
-    name: Family(name, f"training.fit_{name}") for name in (PRIOR, "counts", "lightgbm", "torch", "ensemble")
+    name: Family(name, f"training.fit_{name}") for name in ("prior", "counts", "lightgbm", "torch", "ensemble")
 }
-"""In the order of the ladder: see `contenders`."""
+"""In the order of the ladder, see there."""

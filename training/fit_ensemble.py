@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from serving.ensemble import EnsembleScorer
 from serving.question import masked_log_softmax
 from serving.scorers import Layout
 from training.examples import Examples
-from training.families import FAMILIES, PRIOR, Fitted, require_examples
+from training.families import FAMILIES, Fitted, require_examples
 from training.fit_prior import half_life_of, log_popularity, prior_params
 
-NAME = "ensemble"
+NAME, PRIOR = "ensemble", "prior"
 ERRORS = 2.0
 """Standard errors by which a member's log-loss has to lie above the prior's for it to be surely worse."""
 
@@ -34,7 +35,7 @@ def fit(question: Question, train: Examples, valid: Examples, seed: int = 0, pro
         name: family.fit(question, train, valid, seed, progress) for name, family in FAMILIES.items() if name != NAME
     }
     ensemble = of(question, train, members(fitted, valid), fitted[PRIOR])
-    return Fitted(ensemble.scorer, 0, time.perf_counter() - started, ensemble.params, parts=ensemble.parts)
+    return replace(ensemble, seconds=time.perf_counter() - started)
 
 
 def refit(question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
@@ -43,19 +44,19 @@ def refit(question: Question, train: Examples, like: Fitted, seed: int = 0) -> F
     started = time.perf_counter()
     again = {part.scorer.family: FAMILIES[part.scorer.family].refit(question, train, part, seed) for part in like.parts}
     prior = FAMILIES[PRIOR].refit(question, train, like, seed)
-    ensemble = of(question, train, again, prior)
-    return Fitted(ensemble.scorer, 0, time.perf_counter() - started, ensemble.params, parts=ensemble.parts)
+    return replace(of(question, train, again, prior), seconds=time.perf_counter() - started)
 
 
 def of(question: Question, train: Examples, fitted: Mapping[str, Fitted], prior: Fitted) -> Fitted:
-    """The ensemble of fitted families; costs nothing. prior: of the same examples, for its half-life."""
+    """The ensemble of fitted families; its seconds are theirs. prior: of the same examples, for its half-life."""
     if not fitted:
         raise InputError("an ensemble needs a member, however every family is surely worse than the prior")
     half_life = half_life_of(prior)
     layout = Layout.of(question, train.rows.schema)
     scorer = EnsembleScorer(layout, log_popularity(train, half_life), [one.scorer for one in fitted.values()])
     params = {**prior_params(half_life), "members": ", ".join(fitted), "rows_used": len(train)}
-    return Fitted(scorer, 0, 0.0, params, _importance(fitted), tuple(fitted.values()))
+    seconds = sum(one.seconds for one in fitted.values())
+    return Fitted(scorer, 0, seconds, params, _importance(fitted), tuple(fitted.values()))
 
 
 def members(fitted: Mapping[str, Fitted], valid: Examples) -> dict[str, Fitted]:
