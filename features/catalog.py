@@ -77,8 +77,8 @@ class Catalog:
 
     @property
     def product_groups(self) -> tuple[int, ...]:
-        """The group of each product, numbered by first appearance; a product without one is a group of its own."""
-        names = [product.group or f"\0{product.id}" for product in self.products]
+        """The group of each product, numbered by first appearance; those without one are a group together."""
+        names = [product.group for product in self.products]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
         return tuple(numbers[name] for name in names)
 

@@ -51,7 +51,9 @@ class Examples:
         if self.at is not None and self.at.shape != (n,):
             raise ValueError(f"at is [{n}], however it is {self.at.shape}")
         if self.groups and len(self.groups) != self.available.shape[1] - 1:
-            raise ValueError(f"groups are of the {self.available.shape[1] - 1} candidates, however {self.groups} is not")
+            raise ValueError(
+                f"groups are of the {self.available.shape[1] - 1} candidates, however {self.groups} is not"
+            )
 
     def __len__(self) -> int:
         return len(self.rows)

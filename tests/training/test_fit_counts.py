@@ -93,8 +93,8 @@ def test_a_segment_is_a_key_and_its_shares_are_found_though_some_products_could_
     found = found - found[:, :1]
     is_young = valid.rows.customer[:, 1] == 1
     liked, disliked = found[is_young, 1].mean(), found[~is_young, 1].mean()
-    assert 1.4 < liked - disliked <= 2.1, "drawn a little to what all have in common"
-    assert liked + disliked == pytest.approx(0, abs=0.25)
+    assert 0.65 < liked < 1.1, "the truth is 1; drawn a little to what all have in common"
+    assert -1.1 < disliked < -0.65
     assert np.abs(found[:, 2:4].mean(axis=0)).max() < 0.15
 
 
