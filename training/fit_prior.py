@@ -83,7 +83,7 @@ def choose_half_life(train: Examples, valid: Examples) -> float | None:
 
 def log_popularity(examples: Examples, half_life_days: float | None = None) -> Float32:
     """Log-utilities, float32 [m + 1], centred on the candidates' mean; see the module's formula."""
-    patterns, chosen, weight = _by_pattern(_forget(examples, half_life_days))
+    patterns, chosen, weight = _by_pattern(forgetting(examples, half_life_days))
     inside = np.arange(chosen.size) < chosen.size - 1
     offered = patterns.T @ weight > 0  # [m + 1]
     theta = np.ones(chosen.size)
@@ -112,7 +112,8 @@ def _by_pattern(examples: Examples) -> tuple[Float64, Float64, Float64]:
     return patterns.astype(np.float64), chosen * scale, weight * scale
 
 
-def _forget(examples: Examples, half_life_days: float | None) -> Examples:
+def forgetting(examples: Examples, half_life_days: float | None) -> Examples:
+    """The examples with the weight of old choices halved every so many days; None = as they are."""
     if half_life_days is None or examples.at is None:
         return examples
     age = (examples.at.max() - examples.at) / DAY

@@ -20,7 +20,7 @@ from training.examples import Examples, log_loss
 from training.families import FAMILIES, Fitted
 from training.fit_calibration import fit_calibration
 
-LEARNERS = ("lightgbm", "torch")
+LEARNERS = ("counts", "lightgbm", "torch", "ensemble")
 CARD = 1
 MakeWorld = Callable[..., Any]
 

@@ -12,7 +12,7 @@ from features.errors import InputError
 from training.commands.cli_content import CONTENT_NAME, score_contents, train_contents
 from training.edge import Edge, command, moment
 
-FAMILY_NAMES = ("lightgbm", "torch", "prior", "all")
+FAMILY_NAMES = ("counts", "lightgbm", "torch", "ensemble", "prior", "all")
 ATTRIBUTIONS = ("last-touch-1", "shapley-1")
 MODEL_NAMES = ("next-best-product", "channel-choice")
 TIMING_NAME = "send-time"
@@ -33,7 +33,7 @@ def add_train(group: click.Group) -> None:
     type=click.Choice(FAMILY_NAMES),
     default="all",
     show_default=True,
-    help="all: the best that is surely better than the prior.",
+    help="all: a ladder; each must be surely better than the one below it.",
 )
 @click.option("--entities", type=Path, help="Learn from these customers at these times (Parquet or CSV).")
 @click.option(
