@@ -89,8 +89,9 @@ class RowStore:
         for path in [] if folder is None else sorted(folder.glob("*.parquet")):
             if missing.any():
                 read_into(rows, path, asked, missing)
-        self.reused += int((~missing).sum())
-        self.computed += int(missing.sum())
+        kept = int((~missing)[place].sum())
+        self.reused += kept
+        self.computed += len(place) - kept
         self._compute(rows, asked, np.flatnonzero(missing), compute, folder)
         self.seconds += time.perf_counter() - started
         return rows if np.array_equal(place, np.arange(len(rows))) else rows.take(place)

@@ -231,7 +231,7 @@ def counted_back(begin: int, end: int, horizon: int) -> Int64:
 
 
 def snapshot_rows(bank: Bank, taken: pd.DataFrame, end: int, horizon: int, since: int = 0) -> Spine:
-    """Every customer known at the time, at the moments of snapshots; since: rows to judge on, counted back from `end`."""
+    """Every customer known at the time, at each snapshot; since: rows to judge on, counted back from `end`."""
     known = first_known(bank)
     times = (counted_back if since else snapshot_times)(int(known.min()), end, horizon)
     ids, begin = known.index.to_numpy(dtype=object), known.to_numpy(np.int64)

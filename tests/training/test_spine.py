@@ -79,7 +79,7 @@ def test_snapshots_stay_where_they_are_when_days_go_by() -> None:
     seen = [snapshot_times(begin, begin + 5 * horizon + passed, horizon) for passed in range(4 * horizon)]
     for earlier, later in pairwise(seen):
         assert set(earlier[1:].tolist()) - set(later.tolist()) == set()
-        assert len(set(later.tolist()) - set(earlier.tolist())) <= 2, "the newest, and the one before that stays from now on"
+        assert len(set(later.tolist()) - set(earlier.tolist())) <= 2, "the newest, and one that stays"
     moved = sum(earlier[0] != later[0] for earlier, later in pairwise(seen))
     assert moved == (len(seen) - 1) // (horizon // STEPS)
     for passed, times in enumerate(seen):
