@@ -74,6 +74,7 @@ def train(
     from serving.batch import check_eligible, read_entities
     from training.plan import Order
     from training.report import trained_lines
+    from training.row_store import RowStore
     from training.track import Tracking, lineage
     from training.train import train as train_model
 
@@ -101,7 +102,8 @@ def train(
     build = edge.home.build()
     if rows is not None:
         check_eligible(rows, build.catalog)
-    trained = train_model(order, build, Tracking(edge.tracking_uri), lineage(source_root()), edge.terminal)
+    store = RowStore.beside(build)
+    trained = train_model(order, build, Tracking(edge.tracking_uri), lineage(source_root()), edge.terminal, store=store)
     edge.answer(asdict(trained), *trained_lines(trained))
 
 
