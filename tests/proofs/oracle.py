@@ -61,7 +61,7 @@ class Needs:
         starts = month_starts(marker["months"])
         people = draw_people(stream, marker["customers"], starts)
         assert np.array_equal(people.need, truth.need), "these are not the people of this bank"
-        weights = {name: row for name, row in zip(TRAITS, need_weights(), strict=True)}
+        weights = dict(zip(TRAITS, need_weights(), strict=True))
         taste = np.column_stack([people.taste[name] for name in TASTES]) @ np.stack([weights[name] for name in TASTES])
         settled = np.stack([_settled(people, month, starts) for month in range(len(starts) - 1)])
         settled = (settled @ np.stack([weights[name] for name in SETTLED])).astype(np.float32)
