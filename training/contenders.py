@@ -16,6 +16,8 @@ from training.evaluate import PRIOR, Comparison, baselines, better, clearly_bett
 from training.families import FAMILIES, Fitted
 from training.fit_calibration import fit_calibration
 from training.plan import Order
+from training.settings import DEFAULTS
+from training.tune import Tuned, tunable, tune
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Contender:
 
     fitted: Fitted
     model: ChoiceModel
+    tuned: Tuned | None = None
 
 
 def families(asked: str) -> tuple[str, ...]:
@@ -35,15 +38,17 @@ def families(asked: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((PRIOR, asked)))
 
 
-def fit(name: str, parts: Mapping[str, Dataset], seed: int, progress: Progress) -> Contender:
-    """Fit one family on train, stopped and calibrated on valid."""
+def fit(name: str, parts: Mapping[str, Dataset], seed: int, progress: Progress, trials: int = 0) -> Contender:
+    """Fit one family on train, stopped and calibrated on valid; trials: how many settings to try within train first."""
     train, valid = parts["train"], parts["valid"]
     question = train.question
-    fitted = FAMILIES[name].fit(question, train.examples, valid.examples, seed, progress)
+    tuned = tune(name, train, trials, seed, progress) if trials and tunable(name) else None
+    settings = tuned.settings if tuned else DEFAULTS
+    fitted = FAMILIES[name].fit(question, train.examples, valid.examples, seed, progress, settings)
     # An occasion is asked "which", never "whether": only rows in which nothing could happen tell how likely it is.
     evidence = valid.take(valid.judged_for_probability).examples
     calibration = fit_calibration(question, fitted.scorer, evidence)
-    return Contender(fitted, ChoiceModel(question, fitted.scorer, calibration, train.rows.schema))
+    return Contender(fitted, ChoiceModel(question, fitted.scorer, calibration, train.rows.schema), tuned)
 
 
 def judge_all(contenders: Mapping[str, Contender], learned: Dataset, part: Dataset, seed: int) -> dict[str, Comparison]:

@@ -17,6 +17,7 @@ from training.predictions import Predictions
 from training.slices import slices
 from training.split import Split
 from training.track import Run, Tracking
+from training.tune import keep_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,6 +70,8 @@ def keep_family(
         child.params({**contender.fitted.params, "family": name, "fitted_rounds": contender.fitted.rounds})
         child.metrics({**on_valid.flat(name, "valid"), **on_test.flat(name, "test")})
         child.metrics({"cost/fit_seconds": contender.fitted.seconds})
+        if contender.tuned is not None:
+            keep_trials(child, tracking, experiment, contender.tuned)
 
 
 def said_of_test(parts: Mapping[str, Dataset], contenders: Mapping[str, Contender], family: str) -> dict[str, Float64]:

@@ -31,7 +31,7 @@ from training.split import newest
 if TYPE_CHECKING:
     from training.track import Run, Tracking
 
-STARTUP = 6
+STARTUP = 5
 """Trials, the defaults among them, before the sampler learns from them and the pruner stops any."""
 FIRST_LOOK = 2
 """Steps of the defaults' tenth that a trial may go before it can be stopped."""
