@@ -118,7 +118,7 @@ def train(
         prepared.counts,
         found,
         race.shown(),
-        prepared.notes + asked.notes,
+        prepared.notes + race.notes + asked.notes,
         time.perf_counter() - started,
         against,
         spent,

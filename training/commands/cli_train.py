@@ -58,6 +58,14 @@ def add_train(group: click.Group) -> None:
     show_default=True,
     help="The decision that a take-up belongs to which names none: the last touch, or by the channels' Shapley shares.",
 )
+@click.option(
+    "--tune",
+    type=click.IntRange(0, 1000),
+    default=0,
+    metavar="N",
+    show_default=True,
+    help="Try N settings of each family first, its defaults among them; the newest rows to learn from judge.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)  # fmt: skip
 def train(
     edge: Edge,
@@ -68,6 +76,7 @@ def train(
     until: str | None,
     split: Any,
     attribution: str,
+    tune: int,
     seed: int,
 ) -> None:
     """Train MODEL on the features in the home, judge it, and make it the champion in MLflow if the gate lets it."""
@@ -79,7 +88,7 @@ def train(
     from training.train import train as train_model
 
     if model == TIMING_NAME:
-        if (family, entities, horizon, split, attribution) != ("all", None, None, "time", ATTRIBUTIONS[0]):
+        if (family, entities, horizon, split, attribution, tune) != ("all", None, None, "time", ATTRIBUTIONS[0], 0):
             raise InputError(f"{TIMING_NAME} learns from all messages; it takes --until and --seed only")
         from training.train_timing import train_timing
 
@@ -94,11 +103,11 @@ def train(
         edge.answer(asdict(timed), *trained_lines(timed))
         return
     if model == CONTENT_NAME:
-        usual = (family, split, attribution) == ("all", "time", ATTRIBUTIONS[0])
+        usual = (family, split, attribution, tune) == ("all", "time", ATTRIBUTIONS[0], 0)
         train_contents(edge, lineage(source_root()), days(horizon), moment(until, "--until"), seed, entities, usual)
         return
     rows = None if entities is None else read_entities(entities)
-    order = Order(model, family, rows, days(horizon), moment(until, "--until"), seed, split, attribution)
+    order = Order(model, family, rows, days(horizon), moment(until, "--until"), seed, split, attribution, tune)
     build = edge.home.build()
     if rows is not None:
         check_eligible(rows, build.catalog)
