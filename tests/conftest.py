@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightgbm
 import numpy as np
@@ -27,6 +28,9 @@ from serving.choice import ChoiceModel, Scorer
 from serving.question import Block, Link, Question
 from serving.scorers import Layout, LightGBMScorer, PriorScorer
 from training.examples import Examples
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -254,3 +258,22 @@ def _another_user() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file goes first, so that on two processes the others run beside it and nobody waits for it alone."""
     items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+
+
+CHROMIUM = os.environ.get("NEXTBEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser, the machine's own: Playwright's download is not used."""
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e .[dev]")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not on this machine (Debian: apt-get install chromium), nor is NEXTBEST_CHROMIUM set")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(QUIET))
+        yield browser
+        browser.close()

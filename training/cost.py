@@ -43,6 +43,17 @@ def peak_memory_mb() -> float:
         return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
 
 
+def of_training(started: float, model_bytes: int) -> dict[str, float]:
+    """What every training tells. started: the `perf_counter` when it began; model_bytes: of what was registered."""
+    seconds = time.perf_counter() - started
+    return {"train_seconds": seconds, "peak_memory_mb": peak_memory_mb(), "model_bytes": float(model_bytes)}
+
+
+def named(spent: Mapping[str, float]) -> dict[str, float]:
+    """As metrics of a run."""
+    return {f"cost/{name}": value for name, value in spent.items()}
+
+
 def folder_bytes(folder: Path) -> int:
     """Size of all files of a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

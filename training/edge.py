@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from features.errors import BankDataError, NextbestError
+from features.errors import BankDataError, InputError, NextbestError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pyarrow as pa
     from rich.table import Table
 
@@ -136,3 +138,18 @@ def command(group: click.Group, name: str, example: str) -> Callable[[Callable[.
         return group.command(name, cls=Command, epilog=f"\b\nExample:\n  {example}")(click.pass_obj(function))
 
     return decorate
+
+
+def moment(text: str | None, option: str) -> datetime | None:
+    """A time from the command line, given by `option`; without zone it is UTC."""
+    from datetime import UTC, datetime
+
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{option} must be a time like 2024-12-31 or 2024-12-31T18:00:00Z, however it is {text!r}"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

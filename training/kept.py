@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from features.schema import Float64, RowSchema
-from training import calibration_by, plots, predictions
+from training import calibration_by, cost, plots, predictions
 from training.contenders import Contender
 from training.dataset import Dataset
 from training.evaluate import PRIOR, Comparison, baselines
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from features.home import Build
+
+
+class Saveable(Protocol):
+    """A model that writes itself into a folder."""
+
+    def save(self, folder: Path) -> None: ...
+
+
+def keep_models(run: Run, models: Mapping[str, Saveable]) -> dict[str, int]:
+    """Save each model as an artefact folder of the run; folder → bytes."""
+    sizes = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in models.items():
+            model.save(Path(folder) / name)
+            run.folder(Path(folder) / name, name)
+            sizes[name] = cost.folder_bytes(Path(folder) / name)
+    return sizes
 
 
 def describe(run: Run, plan: Plan, build: Build, schema: RowSchema, data: Dataset, split: Split) -> None:

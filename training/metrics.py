@@ -6,7 +6,6 @@ All per-row metrics are float64 [n], NaN in rows that a metric does not judge: t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -15,7 +14,6 @@ from scipy.stats import rankdata
 from features.schema import Bool, Float64
 from serving.choice import ranks
 
-PerRow: TypeAlias = Mapping[str, Float64]
 Counts: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int_]]"
 SMALLEST = 1e-15
 """Probabilities are kept this far from 0 and 1 before logarithms."""
@@ -36,7 +34,6 @@ AUC = "auc"
 AUC_BY_CANDIDATE = "auc_by_candidate"
 ECE = "ece"
 WORST_GAP = "worst_calibration_gap"
-RANKING = (HR_AT_1, HR_AT_3, MAP_AT_3, MAP_AT_7, NDCG_AT_3, NDCG_AT_7, RECALL_AT_3, RECALL_AT_7, MRR)
 LOWER_IS_BETTER = frozenset({LOG_LOSS, BRIER, ECE, WORST_GAP})
 
 

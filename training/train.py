@@ -8,35 +8,31 @@ model frozen. The new version is the challenger; it becomes the champion where t
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from features.assemble import row_schema
 from features.progress import SILENT, Progress
-from features.schema import Float64, RowSchema
+from features.schema import Float64
 from serving.choice import ChoiceModel
-from serving.timing import TimingModel
 from training import cost
-from training.contenders import choose, families, fit, flat_test, judge_all
-from training.dataset import Dataset, dataset, require_take_ups, rows_at
-from training.evaluate import PRIOR, baselines, compare, primary_metric
-from training.families import FAMILIES
-from training.kept import describe, keep_family, keep_said, said_of_test
+from training.dataset import Dataset, dataset, rows_at
+from training.evaluate import PRIOR, baselines, compare
+from training.families import FAMILIES, Fitted
+from training.kept import describe, keep_family, keep_models, keep_said, said_of_test
 from training.labels import last_fact
 from training.monitoring import reference
 from training.orders import keep_order
-from training.plan import Order, Plan, make_plan
+from training.plan import Order
+from training.prepared import Prepared, prepare
 from training.promotion import leak
 from training.promotion.settle import settle
 from training.provenance import keep_labels
-from training.provenance import notes as left_out_notes
-from training.rival import Rival, ask, present_champion
+from training.race import Race, run_race
+from training.rival import Asked, Rival, ask, present_champion
 from training.track import MODEL_FOLDER, PRIOR_FOLDER, Run, Tracking
 
 if TYPE_CHECKING:
@@ -82,77 +78,42 @@ def train(
     """
     started = time.perf_counter()
     cost.forget_peak()
-    with progress.step("choose the rows"):
-        plan, known = make_plan(order, build.bank)
-        spine = plan.spine(known, plan.end)
-        decided = plan.outcomes(known, plan.end)
-        schema = row_schema(known, plan.end_time)
-    data = dataset(build, plan.question, spine, schema, progress)
-    require_take_ups(data, "rows with an outcome")
-    split = plan.split(data)
-    parts = {name: data.take(getattr(split, name)) for name in ("train", "valid", "test")}
-    require_take_ups(parts["train"], "rows with an outcome to learn from")
-
+    prepared = prepare(order, build, progress)
     experiment = tracking.experiment(order.model)
     tracking.mark_killed(experiment)
     with tracking.run(experiment, f"{order.model} {order.family}", tags) as run:
-        keep_order(run, order)
-        describe(run, plan, build, schema, data, split)
-        if decided is not None:
-            keep_labels(run, decided, known.catalog.product_ids)
-        contenders = {name: fit(name, parts, order.seed, progress) for name in families(order.family)}
-        on_valid = judge_all(contenders, parts["train"], parts["valid"], order.seed)
-        on_test = judge_all(contenders, parts["train"], parts["test"], order.seed)
-        for name in contenders:
-            keep_family(run, tracking, experiment, name, contenders[name], on_valid[name], on_test[name])
-        family, reason = choose(order, on_valid, on_test, primary_metric(parts["valid"]))
-        fitted = contenders[family].fitted
-        found = {**on_valid[family].flat(family, "valid"), **on_test[family].flat(family, "test")}
-
-        with progress.step(f"fit {family} again on all {len(data)} rows"):
-            again = FAMILIES[family].refit(plan.question, data.examples, fitted, order.seed)
-            fallback = FAMILIES[PRIOR].refit(plan.question, data.examples, contenders[PRIOR].fitted, order.seed)
-        frozen = ChoiceModel(plan.question, again.scorer, contenders[family].model.calibration, schema)
-        prior = ChoiceModel(plan.question, fallback.scorer, contenders[PRIOR].model.calibration, schema)
-        sizes = keep(run, {MODEL_FOLDER: frozen, PRIOR_FOLDER: prior})
-        found |= beyond(plan, build, frozen, data, schema, order.seed, progress)
+        keep_prepared(run, prepared, build)
+        race = run_race(prepared, order, progress)
+        for name in race.contenders:
+            keep_family(run, tracking, experiment, name, race.contenders[name], race.on_valid[name], race.on_test[name])
+        frozen, prior, again = fit_again(prepared, race, order.seed, progress)
+        sizes = keep_models(run, {MODEL_FOLDER: frozen, PRIOR_FOLDER: prior})
+        found = race.flat() | beyond(prepared, build, frozen, order.seed, progress)
         run.metrics(found)
-        run.params({"chosen_family": family, "calibration": frozen.calibration.kind, "rounds": again.rounds})
-        run.tags({"nextbest.reason": reason})
+        run.params({"chosen_family": race.family, "calibration": frozen.calibration.kind, "rounds": again.rounds})
+        run.tags({"nextbest.reason": race.reason})
 
-        said = said_of_test(parts, contenders, family)
-        asked = ask(rival or present_champion(order.model, tracking), parts["test"], build, progress)
-        said |= asked.said
-        against = asked.differences(said, parts["test"], order.seed)
-        run.params(asked.params)
-        run.metrics(against)
-        leak.keep(run, parts["test"], fitted.importance)
-        keep_said(run, parts["test"], said, fitted.importance, family, order.seed)
-        reference.keep(run, frozen, parts["train"], parts["test"])
+        asked = ask(rival or present_champion(order.model, tracking), prepared.test, build, progress)
+        against = keep_answers(run, prepared, race, asked, order.seed)
+        reference.keep(run, frozen, prepared.parts["train"], prepared.test)
         with progress.step("measure how soon one customer is answered"):
-            spent = cost.latency_metrics(waiting(frozen, asked.fit, parts["test"], build))
-        spent |= {"train_seconds": time.perf_counter() - started, "fit_seconds": fitted.seconds + again.seconds}
-        spent |= {"peak_memory_mb": cost.peak_memory_mb(), "model_bytes": float(sizes[MODEL_FOLDER])}
-        run.metrics({f"cost/{name}": value for name, value in spent.items()})
+            spent = cost.latency_metrics(waiting(frozen, asked.fit, prepared.test, build))
+        spent |= cost.of_training(started, sizes[MODEL_FOLDER])
+        spent["fit_seconds"] = race.contenders[race.family].fitted.seconds + again.seconds
+        run.metrics(cost.named(spent))
         version = tracking.register(order.model, run)
     with progress.step("ask the gate"):
         settled = settle(tracking, order.model, run.id, order.seed, asked.unfit)
-    counts = {name: len(part) for name, part in parts.items()} | {"embargoed": split.embargoed, "all": len(data)}
-    shown = {name: flat_test(on_test[name], name) for name in contenders}
-    shown |= {name: dict(judged.values) for name, judged in on_test[family].judged.items() if name not in FAMILIES}
-    notes = (*(f"{count} rows left out: {why}" for why, count in data.spine.left_out.items() if count),)
-    notes += left_out_notes(decided) if decided is not None else ()
-    notes += asked.notes
     return Trained(
         order.model,
-        family,
-        reason,
+        race.family,
+        race.reason,
         version,
         run.id,
-        counts,
+        prepared.counts,
         found,
-        shown,
-        notes,
+        race.shown(),
+        prepared.notes + asked.notes,
         time.perf_counter() - started,
         against,
         spent,
@@ -161,15 +122,38 @@ def train(
     )
 
 
-def keep(run: Run, models: Mapping[str, ChoiceModel | TimingModel]) -> dict[str, int]:
-    """Save each model as an artefact folder of the run; folder → bytes."""
-    sizes = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, model in models.items():
-            model.save(Path(folder) / name)
-            run.folder(Path(folder) / name, name)
-            sizes[name] = cost.folder_bytes(Path(folder) / name)
-    return sizes
+def keep_prepared(run: Run, prepared: Prepared, build: Build) -> None:
+    """What the run is about and learns from."""
+    keep_order(run, prepared.plan.order)
+    describe(run, prepared.plan, build, prepared.schema, prepared.data, prepared.split)
+    if prepared.decided is not None:
+        keep_labels(run, prepared.decided, build.catalog.product_ids)
+
+
+def fit_again(prepared: Prepared, race: Race, seed: int, progress: Progress) -> tuple[ChoiceModel, ChoiceModel, Fitted]:
+    """The chosen family and the prior, fitted on all rows with the calibration of before; and the former's fit."""
+    question, data = prepared.plan.question, prepared.data
+    chosen, fallback = race.contenders[race.family], race.contenders[PRIOR]
+    with progress.step(f"fit {race.family} again on all {len(data)} rows"):
+        again = FAMILIES[race.family].refit(question, data.examples, chosen.fitted, seed)
+        prior = FAMILIES[PRIOR].refit(question, data.examples, fallback.fitted, seed)
+    frozen = ChoiceModel(question, again.scorer, chosen.model.calibration, prepared.schema)
+    return frozen, ChoiceModel(question, prior.scorer, fallback.model.calibration, prepared.schema), again
+
+
+def keep_answers(run: Run, prepared: Prepared, race: Race, asked: Asked, seed: int) -> dict[str, float]:
+    """Keep what was said of the test rows, by the chosen family before its refit and by the champion of before.
+
+    Returns the differences to that champion.
+    """
+    test, importance = prepared.test, race.contenders[race.family].fitted.importance
+    said = said_of_test(prepared.parts, race.contenders, race.family) | dict(asked.said)
+    against = asked.differences(said, test, seed)
+    run.params(asked.params)
+    run.metrics(against)
+    leak.keep(run, test, importance)
+    keep_said(run, test, said, importance, race.family, seed)
+    return against
 
 
 def waiting(frozen: ChoiceModel, champion: ChoiceModel | None, test: Dataset, build: Build) -> dict[str, Float64]:
@@ -182,20 +166,18 @@ def waiting(frozen: ChoiceModel, champion: ChoiceModel | None, test: Dataset, bu
     return cost.latencies(models, rows, few.available)
 
 
-def beyond(
-    plan: Plan, build: Build, frozen: ChoiceModel, learned: Dataset, schema: RowSchema, seed: int, progress: Progress
-) -> dict[str, float]:
+def beyond(prepared: Prepared, build: Build, frozen: ChoiceModel, seed: int, progress: Progress) -> dict[str, float]:
     """Metrics of the frozen model on what lies beyond `until`, against counting; empty where nothing does."""
-    end = last_fact(build.bank)
+    plan, end = prepared.plan, last_fact(build.bank)
     if end <= plan.end:
         return {}
     spine = plan.spine(build.bank, end, since=plan.end)
     if not len(spine):
         return {}
-    later = dataset(build, plan.question, spine, schema, progress)
+    later = dataset(build, plan.question, spine, prepared.schema, progress)
     if not later.spine.taken.any():
         return {}
-    scored = baselines(learned, later)
+    scored = baselines(prepared.data, later)
     against = tuple(scored)
     scored["registered"] = frozen.probabilities(later.rows, later.available)
     return compare("registered", scored, later, seed, against).flat("registered", "unseen")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,8 @@ from serving.timing import STAGES, TimingModel
 from training import cost, metrics
 from training.attempts import Attempts, attempts
 from training.bootstrap import intervals
-from training.fit_timing import DECLARED, chances, choose, fit, log_losses, outcome
-from training.kept import learned_from
+from training.fit_timing import DECLARED, Strengths, chances, choose, fit, log_losses, outcome
+from training.kept import keep_models, learned_from
 from training.labels import DAY, as_times, cut, last_fact
 from training.orders import keep_order
 from training.plan import RESPONSE_DAYS, Order
@@ -28,9 +28,10 @@ from training.promotion.gate import GATE_TAG, REASONS_TAG
 from training.promotion.verdict import PASSED, REFUSED
 from training.split import by_time
 from training.track import MODEL_FOLDER, Tracking
-from training.train import Trained, keep
+from training.train import Trained
 
 if TYPE_CHECKING:
+    from features.catalog import Catalog
     from features.home import Build
 
 FAMILY = "smoothed-rates"
@@ -52,33 +53,18 @@ def train_timing(
     """
     started = time.perf_counter()
     cost.forget_peak()
-    catalog = build.catalog
     with progress.step("choose the messages"):
         end = last_fact(build.bank) if until is None else min(last_fact(build.bank), micros(until))
         learned = attempts(cut(build.bank, end), end, int(RESPONSE_DAYS * DAY))
-        parts = split(learned)
-    strengths = DECLARED
-    found: dict[str, float] = {}
-    families: dict[str, dict[str, float]] = {}
-    notes: tuple[str, ...] = ()
-    if parts is None:
-        notes = (f"{len(learned)} messages are too few to choose strengths and to test by: the declared ones are used",)
-    else:
-        train, valid, test = parts
-        with progress.step("choose how far to smooth"):
-            strengths = choose(train, valid, catalog.channel_ids, catalog.time_zone)
-        judged = fit(train, catalog.channel_ids, catalog.time_zone, strengths)
-        found, families = judge(judged, train, test, seed)
-
-    model = fit(learned, catalog.channel_ids, catalog.time_zone, strengths)
+    chosen = choose_strengths(learned, build.catalog, seed, progress)
+    model = fit(learned, build.catalog.channel_ids, build.catalog.time_zone, chosen.strengths)
     experiment = tracking.experiment(TIMING_MODEL)
     tracking.mark_killed(experiment)
-    counts = {name: len(part) for name, part in zip(("train", "valid", "test"), parts or (), strict=False)}
     with tracking.run(experiment, TIMING_MODEL, tags) as run:
         keep_order(run, Order(TIMING_MODEL, until=until, seed=seed))
         run.params(
             {
-                **asdict(strengths),
+                **asdict(chosen.strengths),
                 "model": TIMING_MODEL,
                 "family": FAMILY,
                 "until": as_times(np.array([end]))[0].isoformat(),
@@ -87,14 +73,10 @@ def train_timing(
             }
         )
         learned_from(run, build)
-        sizes = keep(run, {MODEL_FOLDER: model})
-        if found:
-            run.metrics(found)
-        seconds = time.perf_counter() - started
-        spent = {"train_seconds": seconds, "peak_memory_mb": cost.peak_memory_mb()}
-        spent["model_bytes"] = float(sizes[MODEL_FOLDER])
-        run.metrics({f"cost/{name}": value for name, value in spent.items()})
-        promoted, verdict = settle(found)
+        sizes = keep_models(run, {MODEL_FOLDER: model})
+        spent = cost.of_training(started, sizes[MODEL_FOLDER])
+        run.metrics({**chosen.found, **cost.named(spent)})
+        promoted, verdict = no_worse(chosen.found)
         run.tags({GATE_TAG: PASSED if promoted else REFUSED, REASONS_TAG: "" if promoted else verdict})
         version = tracking.register(TIMING_MODEL, run, prior=False, champion=promoted)
     return Trained(
@@ -103,18 +85,42 @@ def train_timing(
         "the only family",
         version,
         run.id,
-        counts | {"all": len(learned)},
-        found,
-        families,
-        notes,
-        seconds,
+        {**chosen.counts, "all": len(learned)},
+        chosen.found,
+        chosen.families,
+        chosen.notes,
+        spent["train_seconds"],
         cost=spent,
         promoted=promoted,
         verdict=verdict,
     )
 
 
-def settle(found: Mapping[str, float]) -> tuple[bool, str]:
+@dataclass(frozen=True)
+class Chosen:
+    """How far to smooth, and how well that foretells: metrics of the run, of each way, rows per part."""
+
+    strengths: Strengths
+    found: Mapping[str, float] = field(default_factory=dict)
+    families: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def choose_strengths(learned: Attempts, catalog: Catalog, seed: int, progress: Progress) -> Chosen:
+    """Strengths chosen on valid and judged on test; the declared ones where there is too little for parts."""
+    parts = split(learned)
+    if parts is None:
+        told = f"{len(learned)} messages are too few to choose strengths and to test by: the declared ones are used"
+        return Chosen(DECLARED, notes=(told,))
+    train, valid, test = parts
+    with progress.step("choose how far to smooth"):
+        strengths = choose(train, valid, catalog.channel_ids, catalog.time_zone)
+    found, families = judge(fit(train, catalog.channel_ids, catalog.time_zone, strengths), train, test, seed)
+    return Chosen(strengths, found, families, {"train": len(train), "valid": len(valid), "test": len(test)})
+
+
+def no_worse(found: Mapping[str, float]) -> tuple[bool, str]:
     """Whether the model may serve, and why; found: its metrics on test, empty where nothing could be tested."""
     worse = found.get("test/noticed_log_loss_minus_by_channel_low", 0.0)
     if worse > 0:

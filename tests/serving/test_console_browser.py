@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import threading
 import time
 import uuid
@@ -47,11 +46,6 @@ else:
     World = Any
 
 NOW = datetime(2024, 6, 1, 12, 3, tzinfo=UTC)  # 14:03 in Berlin
-CHROMIUM = os.environ.get("NEXTBEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-)
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 DESKTOP = {"viewport": {"width": 1280, "height": 860}}
 PATIENCE = 30_000  # milliseconds: the machine may be busy
@@ -187,17 +181,6 @@ def decider_of(world: World, bank: Bank, home: Home) -> Any:
     )
     there = replace(world, home=home, bank=bank, decider=decider)
     return there.with_models(products=(0.021, 0.012, 0.03, 0.05, 0.001), channels=(0.35, 0.25, 0.3, 0.6, 0.1))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e .[dev]")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not on this machine (Debian: apt-get install chromium), nor is NEXTBEST_CHROMIUM set")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -390,4 +373,6 @@ def test_screenshots_are_taken(visitor: Visitor, story: dict[str, Any]) -> None:
         page.goto(f"/console?customer=anna&decision={story['decision_id']}&lang={language}")
         page.locator(".status.live").wait_for()
         taken = Image.open(BytesIO(page.screenshot()))
-        taken.convert("RGB").quantize(128).save(folder / f"console-{name}.png", optimize=True)
+        picture = folder / f"console-{name}.png"
+        taken.convert("RGB").quantize(128).save(picture, optimize=True)
+        assert picture.stat().st_size < 250_000, "what the README shows loads fast"

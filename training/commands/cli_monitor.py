@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import GateRefused, InputError
-from training.edge import Edge, command
+from training.edge import Edge, command, moment
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from rich.table import Table
 
     from training.monitoring.drift import Drift
@@ -55,7 +53,7 @@ def add_monitor(group: click.Group) -> None:
 
         if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
             raise InputError(f"--out is a file in a folder that exists, however it is {out}; choose another")
-        asked = Asked(_moment(since), most, horizon, lift)
+        asked = Asked(moment(since, "--since"), most, horizon, lift)
         build = edge.home.build()
         found = watch(build, edge.settings, edge.served(), asked, edge.terminal)
         if out is not None:
@@ -147,18 +145,3 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
     from math import isfinite
 
     return {name: None if isinstance(one, float) and not isfinite(one) else one for name, one in values.items()}
-
-
-def _moment(text: str | None) -> datetime | None:
-    """A time from the command line; without zone it is UTC."""
-    from datetime import UTC, datetime
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(
-            f"--since must be a time like 2024-12-31 or 2024-12-31T18:00:00Z, however it is {text!r}"
-        ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

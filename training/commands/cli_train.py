@@ -10,7 +10,7 @@ import click
 
 from features.errors import InputError
 from training.commands.cli_content import CONTENT_NAME, score_contents, train_contents
-from training.edge import Edge, command
+from training.edge import Edge, command, moment
 
 FAMILY_NAMES = ("lightgbm", "torch", "prior", "all")
 ATTRIBUTIONS = ("last-touch-1", "shapley-1")
@@ -86,7 +86,7 @@ def train(
             edge.home.build(),
             Tracking(edge.tracking_uri),
             lineage(source_root()),
-            moment(until),
+            moment(until, "--until"),
             seed,
             edge.terminal,
         )
@@ -94,10 +94,10 @@ def train(
         return
     if model == CONTENT_NAME:
         usual = (family, split, attribution) == ("all", "time", ATTRIBUTIONS[0])
-        train_contents(edge, lineage(source_root()), days(horizon), moment(until), seed, entities, usual)
+        train_contents(edge, lineage(source_root()), days(horizon), moment(until, "--until"), seed, entities, usual)
         return
     rows = None if entities is None else read_entities(entities)
-    order = Order(model, family, rows, days(horizon), moment(until), seed, split, attribution)
+    order = Order(model, family, rows, days(horizon), moment(until, "--until"), seed, split, attribution)
     build = edge.home.build()
     if rows is not None:
         check_eligible(rows, build.catalog)
@@ -150,21 +150,6 @@ def days(horizon: float | None) -> float | None:
     if horizon is not None and not 0 < horizon <= 3650:
         raise InputError(f"--horizon must lie above 0 and up to 3650 days, however it is {horizon}")
     return horizon
-
-
-def moment(text: str | None) -> Any:
-    """A time from the command line; without zone it is UTC."""
-    from datetime import UTC, datetime
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(
-            f"--until must be a time like 2024-12-31 or 2024-12-31T18:00:00Z, however it is {text!r}"
-        ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def source_root() -> Path:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from training import bootstrap, plots
@@ -30,9 +29,17 @@ from training.comparison.forest import Axis
 from training.comparison.run_evidence import Evidence, GroupFairness
 from training.metrics import LOWER_IS_BETTER
 from training.monitoring.drift import SCORE, Drift
+from training.page import render
 from training.targeting import DECILES
 
 KINDS = {BETTER: "good", WORSE: "bad", UNSURE: "unsure", MORE: "turned", LESS: "turned"}
+FILTERS = {
+    "kind": lambda finding: KINDS.get(finding, "unsure"),
+    "signs": minus,
+    "short": comparison_numbers.short,
+    "plain": lambda name: name.replace("_", " "),
+}
+"""What the template calls by name."""
 MOST_DRIFTS = 15
 WIDEST = 1.5
 """Ratios are drawn up to so much from 1."""
@@ -41,11 +48,8 @@ SIDES = {True: "← less · more →", False: "← worse · better →"}
 
 def page(found: RunComparison, evidence: Evidence) -> str:
     """The whole page, with its style and pictures inside."""
-    environment = _environment()
-    told = comparison_words.told(found, evidence)
-    return environment.get_template("comparison.html").render(
-        **told,
-        style=Markup(_text(environment, "report.css")),
+    values = dict(
+        **comparison_words.told(found, evidence),
         answers=answers(found, evidence),
         question=found.question,
         run_id=found.challenger.id,
@@ -65,6 +69,7 @@ def page(found: RunComparison, evidence: Evidence) -> str:
         costs=costs(evidence),
         policy=policy(evidence),
     )
+    return render("comparison.html", values, filters=FILTERS)
 
 
 def families(found: RunComparison) -> Iterable[dict[str, Any]]:
@@ -253,23 +258,3 @@ def policy(evidence: Evidence) -> list[dict[str, str]]:
         {"name": one.name, "challenger": minus(text(one.challenger)), "champion": minus(text(one.champion))}
         for one in evidence.policy
     ]
-
-
-def _environment() -> Environment:
-    found = Environment(
-        loader=PackageLoader("training", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters["kind"] = lambda finding: KINDS.get(finding, "unsure")
-    found.filters["signs"] = minus
-    found.filters["short"] = comparison_numbers.short
-    found.filters["plain"] = lambda name: name.replace("_", " ")
-    return found
-
-
-def _text(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]

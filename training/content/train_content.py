@@ -7,10 +7,8 @@ needs no later period to be honest, and the rare take-ups need every row.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +19,7 @@ from features.columns import AS_OF, CUSTOMER_ID
 from features.progress import SILENT, Progress
 from features.schema import Rows
 from features.times import micros
-from serving.content_model import CONTENT_MODEL, ContentModel
+from serving.content_model import CONTENT_MODEL
 from serving.sendable import sendable
 from training import cost, metrics
 from training.content import uplift_plots
@@ -29,7 +27,7 @@ from training.content.content_log import ContentLog, content_log
 from training.content.content_uplift import ArmUplift, uplifts
 from training.content.content_value import CONSTANT, PERSONAL, SILENT_POLICY
 from training.content.policy_learning import Learned, learn
-from training.kept import learned_from
+from training.kept import keep_models, learned_from
 from training.labels import DAY, as_times, cut, last_fact
 from training.orders import keep_order
 from training.plan import Order
@@ -72,14 +70,12 @@ def train_content(
         describe(run, log, learned, end, order.seed)
         learned_from(run, build)
         run.tags({"nextbest.row_schema": rows.schema.fingerprint, "nextbest.reason": learned.reason})
-        size = keep_model(run, learned.model)
+        sizes = keep_models(run, {MODEL_FOLDER: learned.model})
         run.metrics(found)
         pictures(run, log, learned, judged)
         run.text(json.dumps(table_of(log, learned, may), indent=1, ensure_ascii=False), "uplift/arms.json")
-        seconds = time.perf_counter() - started
-        spent = {"train_seconds": seconds, "peak_memory_mb": cost.peak_memory_mb()}
-        spent["model_bytes"] = float(size)
-        run.metrics({f"cost/{name}": value for name, value in spent.items()})
+        spent = cost.of_training(started, sizes[MODEL_FOLDER])
+        run.metrics(cost.named(spent))
         run.tags({GATE_TAG: PASSED, REASONS_TAG: ""})
         version = tracking.register(CONTENT_MODEL, run, prior=False, champion=True)
     return Trained(
@@ -92,19 +88,11 @@ def train_content(
         found,
         foretold(log, learned),
         notes(log, judged),
-        seconds,
+        spent["train_seconds"],
         cost=spent,
         promoted=True,
         verdict=f"passed: version {version} is the champion now (a personal policy only where it is surely better)",
     )
-
-
-def keep_model(run: Run, model: ContentModel) -> int:
-    """Save the model as the artefact folder of the run; its bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder) / MODEL_FOLDER)
-        run.folder(Path(folder) / MODEL_FOLDER, MODEL_FOLDER)
-        return cost.folder_bytes(Path(folder) / MODEL_FOLDER)
 
 
 def rows_of(build: Build, log: ContentLog, end: int, progress: Progress) -> Rows:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from training.monitoring import decay, drift, underserved
 from training.monitoring.monitor_plots import drift_figure, layers_figure, weeks_figure
 from training.monitoring.monitor_words import answers, headline, interval, lead
+from training.page import render
 
 if TYPE_CHECKING:
     from training.monitoring.arm_lift import ArmLift
@@ -34,26 +34,22 @@ CALIBRATION = {
 
 def page(found: Monitored) -> str:
     """The whole page, with its style and pictures inside."""
-    loader = PackageLoader("training", "pages")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    style = "\n".join(loader.get_source(environment, name)[0] for name in ("report.css", "monitor.css"))
-    return environment.get_template("monitor.html").render(
-        title=f"Monitoring: {headline(found)}",
-        style=Markup(style),
-        headline=headline(found),
-        lead=lead(found),
-        alarms=found.alarms,
-        compared=bool(found.drift),
-        answers=answers(found),
-        not_compared=found.not_compared,
-        models=[_model(name, columns) for name, columns in found.drift.items()],
-        decays=[_decay(one) for one in found.decay],
-        arms=_arms(found.arms),
-        coverage=[_coverage(one) for one in found.coverage],
-        degraded=[(why, f"{count:,}") for why, count in list(found.degraded.items())[:MOST_REASONS]],
-        degraded_decisions=f"{found.degraded_decisions:,} of {found.decisions:,}",
-        underserved=_underserved(found.underserved),
-        bounds={
+    values = {
+        "title": f"Monitoring: {headline(found)}",
+        "headline": headline(found),
+        "lead": lead(found),
+        "alarms": found.alarms,
+        "compared": bool(found.drift),
+        "answers": answers(found),
+        "not_compared": found.not_compared,
+        "models": [_model(name, columns) for name, columns in found.drift.items()],
+        "decays": [_decay(one) for one in found.decay],
+        "arms": _arms(found.arms),
+        "coverage": [_coverage(one) for one in found.coverage],
+        "degraded": [(why, f"{count:,}") for why, count in list(found.degraded.items())[:MOST_REASONS]],
+        "degraded_decisions": f"{found.degraded_decisions:,} of {found.decisions:,}",
+        "underserved": _underserved(found.underserved),
+        "bounds": {
             "moderate": drift.MODERATE,
             "large": drift.LARGE,
             "alpha": f"{drift.ALPHA:.0%}",
@@ -61,8 +57,9 @@ def page(found: Monitored) -> str:
             "most": decay.MOST,
             "tail": f"{underserved.TAIL:.0%}",
         },
-        read=f"{found.read:,}",
-    )
+        "read": f"{found.read:,}",
+    }
+    return render("monitor.html", values, styles=("monitor.css",))
 
 
 def _model(name: str, columns: Sequence[Drift]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from training.promotion.verdict import Check, Verdict, check, not_counted
 if TYPE_CHECKING:
     from training.track import Tracking
 
-__all__ = ["Candidate", "Check", "Verdict", "decide", "judge_promotion", "present_champion", "verdict_of"]
+__all__ = ["Candidate", "Check", "Verdict", "champion_candidate", "decide", "judge_promotion", "verdict_of"]
 
 VERDICT_FILE = "gate/verdict.json"
 GATE_TAG = "nextbest.gate"
@@ -60,7 +60,7 @@ def decide(tracking: Tracking, model: str, run_id: str, seed: int = 0, known_bef
     challenger = Candidate.of(run)
     if challenger.leaks is not None and known_before:
         challenger = replace(challenger, leaks=challenger.leaks.vouched(known_before))
-    champion = present_champion(tracking, model)
+    champion = champion_candidate(tracking, model)
     verdict = judge_promotion(challenger, champion, seed)
     standing = tracking.named(model, CHAMPION)
     if champion is None and standing is not None:
@@ -73,7 +73,7 @@ def decide(tracking: Tracking, model: str, run_id: str, seed: int = 0, known_bef
     return verdict
 
 
-def present_champion(tracking: Tracking, model: str) -> Candidate | None:
+def champion_candidate(tracking: Tracking, model: str) -> Candidate | None:
     """What the alias `champion` names; None where it names nothing, or nothing whose run can be read any more."""
     from training.track import PRIOR_FOLDER
 
