@@ -130,7 +130,9 @@ def test_windows_have_an_even_length() -> None:
 
 def test_batches_hold_every_window_once_and_keep_their_size() -> None:
     tokens = habit(300)
-    asked = asked_of(tokens, *(("anna", int(tokens.at[k])) for k in range(0, 300, 3)), *(("new", 5) for _ in range(200)))
+    asked = asked_of(
+        tokens, *(("anna", int(tokens.at[k])) for k in range(0, 300, 3)), *(("new", 5) for _ in range(200))
+    )
     windows = Windows.over(asked, 16)
     for shuffle in (None, np.random.default_rng(0)):
         found = list(batches(windows, 64, 100, shuffle))
