@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from features.schema import Float32, Rows
+from features.schema import Float32, Float64, Rows
 from serving.question import Block
 from serving.scorers import Layout
 
@@ -133,7 +133,7 @@ class Key:
         """Which group: int64 [n] for a key of the customer, [n, m] else."""
         return combined([(fact, fact.codes(customer, candidates)) for fact in self.facts])
 
-    def looked_up(self, table: Float32, codes: Codes) -> Float32:
+    def looked_up(self, table: Float32 | Float64, codes: Codes) -> Float32:
         """What the table says of each option, float32 [n, m + 1]; 0 for an option that it does not count."""
         if self.of_customer:
             return np.asarray(table[codes], dtype=np.float32)

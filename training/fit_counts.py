@@ -15,13 +15,13 @@ W: choices counted, E: expected ones, s: the key's strength, of STRENGTHS the on
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
 from features.progress import SILENT, Progress
-from features.schema import Float32, Float64
+from features.schema import Bool, Float32, Float64
 from serving.choice import Question
 from serving.count_keys import Codes, Fact, Key, combined
 from serving.counts_scorer import CountsScorer
@@ -32,16 +32,20 @@ from training.examples import Examples, log_loss
 from training.families import Fitted, require_examples
 from training.fit_prior import choose_half_life, forgetting, half_life_of, log_popularity, prior_params
 
-MOST_KEYS = 16
+MOST_KEYS = 12
 STRENGTHS = (1.0, 4.0, 16.0, 64.0)
+WEAKER = 4.0
+"""A key is tried at its strength, and at that over this."""
 LATER = 0.3
 """Share of the training examples, the newest, on which keys are tried."""
-TRIED_PAIRS = 600_000
+TRIED_PAIRS = 400_000
 """Pairs of a row and an option on which keys are tried; beyond it, rows evenly spaced."""
 ERRORS = 1.0
 """Standard errors by which a key's gain must lie above zero on the later part."""
 TRIES = 4
 """Keys of the greatest promise that are tried in earnest before none is added any more."""
+STEPS, TOLERANCE = 6, 0.01
+"""Newton steps of a table at most, and the mean step at which it stays."""
 PARTNERS = 12
 """Facts that are tried within each key: those that promised most alone."""
 
@@ -56,9 +60,9 @@ def fit(question: Question, train: Examples, valid: Examples, seed: int = 0, pro
         search = Search.of(layout, train, half_life)
         while len(search.keys) < MOST_KEYS and search.add():
             advance(1)
-    counted = _counted(layout, train, tuple(search.keys), half_life)
-    best = _fewest_losses(counted, valid)
-    return _fitted(counted, best, half_life, len(train), started, tuple(search.gains))
+    scorer = _all_counted(layout, train, tuple(search.keys), half_life)
+    best = _fewest_losses(scorer, valid)
+    return _fitted(scorer, best, half_life, len(train), started, tuple(search.gains))
 
 
 def refit(question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
@@ -68,11 +72,11 @@ def refit(question: Question, train: Examples, like: Fitted, seed: int = 0) -> F
     if not isinstance(like.scorer, CountsScorer):
         raise ValueError(f"counts are refitted like counts, however {like.scorer.family} was given")
     half_life = half_life_of(like)
-    counted = _counted(like.scorer.layout, train, like.scorer.keys[: like.rounds], half_life)
-    return _fitted(counted, len(counted.keys), half_life, len(train), started, ())
+    scorer = _all_counted(like.scorer.layout, train, like.scorer.keys[: like.rounds], half_life)
+    return _fitted(scorer, len(scorer.keys), half_life, len(train), started, ())
 
 
-def _counted(layout: Layout, train: Examples, keys: tuple[Key, ...], half_life: float | None) -> CountsScorer:
+def _all_counted(layout: Layout, train: Examples, keys: tuple[Key, ...], half_life: float | None) -> CountsScorer:
     """The tables of all keys, each counted against what those before it make expected."""
     prior = log_popularity(train, half_life)
     train = forgetting(train, half_life)
@@ -80,32 +84,65 @@ def _counted(layout: Layout, train: Examples, keys: tuple[Key, ...], half_life: 
     utilities = np.tile(prior, (len(train), 1))
     tables = []
     for key in keys:
-        codes = key.codes(customer, candidates)
-        chosen, expected = counts(key, codes, train, _probabilities(utilities, train))
-        tables.append(np.log((chosen + key.strength) / (expected + key.strength)).astype(np.float32))
-        utilities += key.looked_up(tables[-1], codes)
+        table, utilities = counted(key, key.codes(customer, candidates), train, utilities)
+        tables.append(table)
     return CountsScorer(layout, prior, keys, tables)
 
 
-def counts(key: Key, codes: Codes, examples: Examples, probabilities: Float64) -> tuple[Float64, Float64]:
-    """Choices and expected choices per cell of the key's table, float64 of `Key.shape` each.
+def counted(key: Key, codes: Codes, examples: Examples, utilities: Float32) -> tuple[Float32, Float32]:
+    """The key's table, and the utilities [n, m + 1] with what it says; codes: of the key, [n] or [n, m].
 
-    codes: of the key, [n] or [n, m]. probabilities: [n, m + 1], 0 for what was not available.
+    ln((W + s) / (E + s)) is where the likelihood with its gamma prior is greatest, as long as everything can be chosen:
+    then saying more of one option says as much less of the others. Where something cannot, that is only the first step,
+    and diagonal Newton steps follow (as in `pairs.MaskedSoftmax`, p (1 - p) k / (k - 1) with k options available).
     """
-    weight = examples.weight / _mean(examples.weight)
-    shape = key.shape(examples.available.shape[1] - 1)
-    width = shape[1] if key.of_customer else codes.shape[1]
-    cell = codes[:, None] * shape[1] if key.of_customer else codes * shape[1]
-    if key.by_candidate:
-        cell = cell + np.arange(width)
-    used = examples.available[:, :width]
-    where = np.broadcast_to(cell, used.shape)[used]
+    strength = key.strength
+    cells = Cells.of(key, codes, examples)
+    chosen = cells.summed(examples.chosen)
+    expected = cells.summed(_probabilities(utilities, examples))
+    table = np.log((chosen + strength) / (expected + strength))
+    k = examples.available.sum(axis=1, keepdims=True)
+    factor = np.where(k > 1, k / np.maximum(k - 1, 1), 1.0)  # [n, 1]
+    for _ in range(STEPS):
+        probabilities = _probabilities(utilities + key.looked_up(table, codes), examples)
+        slope = chosen + strength - cells.summed(probabilities) - strength * np.exp(table)
+        bend = cells.summed(probabilities * (1 - probabilities) * factor) + strength * np.exp(table)
+        step = np.clip(slope / bend, -1.0, 1.0)
+        table += step
+        if not expected.any() or np.average(np.abs(step), weights=expected) < TOLERANCE:
+            break
+    said = table.astype(np.float32)
+    return said, utilities + key.looked_up(said, codes)
 
-    def summed(values: Float32 | Float64) -> Float64:
-        mass = (values[:, :width] * weight[:, None])[used]
-        return np.bincount(where, weights=mass, minlength=shape[0] * shape[1]).astype(np.float64).reshape(shape)
 
-    return summed(examples.chosen), summed(probabilities)
+@dataclass(frozen=True)
+class Cells:
+    """Which cell of a key's table each available option of a row counts in.
+
+    used: bool [n, w], the first w options of the rows where they are available. cell: int64 [k], theirs. weight:
+    float64 [n, 1], mean 1. shape: of the table.
+    """
+
+    used: Bool
+    cell: Codes
+    weight: Float64
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, key: Key, codes: Codes, examples: Examples) -> Cells:
+        shape = key.shape(examples.available.shape[1] - 1)
+        used = examples.available[:, : (shape[1] if key.of_customer else codes.shape[1])]
+        cell = (codes[:, None] if key.of_customer else codes) * shape[1]
+        if key.by_candidate:
+            cell = cell + np.arange(used.shape[1])
+        weight = examples.weight[:, None].astype(np.float64) / _mean(examples.weight)
+        return cls(used, np.broadcast_to(cell, used.shape)[used], weight, shape)
+
+    def summed(self, values: Float32 | Float64) -> Float64:
+        """Weighted sums of [n, m + 1] per cell."""
+        mass = (values[:, : self.used.shape[1]] * self.weight)[self.used]
+        size = self.shape[0] * self.shape[1]
+        return np.bincount(self.cell, weights=mass, minlength=size).astype(np.float64).reshape(self.shape)
 
 
 def _fewest_losses(counted: CountsScorer, valid: Examples) -> int:
@@ -212,17 +249,22 @@ class Search:
         return False
 
     def _tried(self, promise: Promise) -> bool:
-        key, earlier, later = promise.key, self.earlier, self.later
-        codes = earlier.code(promise.facts, self.facts)
-        chosen, expected = counts(key, codes, earlier.examples, _probabilities(earlier.utilities, earlier.examples))
-        table = np.log((chosen + key.strength) / (expected + key.strength)).astype(np.float32)
-        further = later.utilities + key.looked_up(table, later.code(promise.facts, self.facts))
-        gain = later.losses(later.utilities) - later.losses(further)
-        if gain.sum() <= ERRORS * np.sqrt(len(gain)) * gain.std():
+        """Whether a key is added: counted in earnest, with its strength and a weaker one, which masks may ask for."""
+        earlier, later, key = self.earlier, self.later, promise.key
+        codes, later_codes = earlier.code(promise.facts, self.facts), later.code(promise.facts, self.facts)
+        losses = later.losses(later.utilities)
+        best = None
+        for strength in (key.strength, key.strength / WEAKER):
+            own = replace(key, strength=strength)
+            table, nearer = counted(own, codes, earlier.examples, earlier.utilities)
+            further = later.utilities + own.looked_up(table, later_codes)
+            gain = losses - later.losses(further)
+            if best is None or gain.sum() > best[0].sum():
+                best = gain, own, nearer, further
+        if best is None or best[0].sum() <= ERRORS * np.sqrt(len(losses)) * best[0].std():
             return False
-        earlier.utilities = earlier.utilities + key.looked_up(table, codes)
-        later.utilities = further
-        self.keys.append(key)
+        gain, own, earlier.utilities, later.utilities = best
+        self.keys.append(own)
         self.gains.append(float(gain.mean()))
         self._used.append(promise.facts)
         return True
