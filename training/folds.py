@@ -22,12 +22,13 @@ from features.errors import InputError
 from features.progress import SILENT, Progress
 from features.schema import Float64, Int64, Texts
 from serving.choice import ChoiceModel
-from training.contenders import Contender, choose, families, fit, judge_all
+from training.contenders import Contender
 from training.dataset import Dataset, require_take_ups
-from training.evaluate import baselines, primary_metric
+from training.evaluate import baselines
 from training.families import FAMILIES
-from training.plan import Order
 from training.predictions import MODEL
+from training.prepared import Prepared
+from training.race import run_race
 from training.split import SHARES
 from training.stable import hashes, shares
 
@@ -71,18 +72,17 @@ class Folded:
     fits: tuple[Fit, ...]
 
 
-def run_folds(data: Dataset, order: Order, folds: Sequence[Fold], progress: Progress = SILENT) -> Folded:
+def run_folds(prepared: Prepared, folds: Sequence[Fold], progress: Progress = SILENT) -> Folded:
     """Fit and score every fold. Raises InputError where a fold has too little to learn from."""
-    shape = data.available.shape
+    data = prepared.data
     said: dict[str, Float64] = {}
     fold = np.full(len(data), -1, dtype=np.int64)
     fits = []
     with progress.step("fit and score the folds", len(folds)) as advance:
         for place, one in enumerate(folds):
-            test = data.take(one.test)
-            scores, how = fitted(data, one, test, order, progress)
+            scores, how = fitted(prepared, one, progress)
             for name, values in scores.items():
-                said.setdefault(name, np.full(shape, np.nan))[one.test] = values
+                said.setdefault(name, np.full(data.available.shape, np.nan))[one.test] = values
             fold[one.test] = place
             fits.append(how)
             advance(1)
@@ -90,28 +90,26 @@ def run_folds(data: Dataset, order: Order, folds: Sequence[Fold], progress: Prog
     return Folded(data.take(judged), {name: values[judged] for name, values in said.items()}, fold[judged], tuple(fits))
 
 
-def fitted(
-    data: Dataset, fold: Fold, test: Dataset, order: Order, progress: Progress
-) -> tuple[dict[str, Float64], Fit]:
+def fitted(prepared: Prepared, fold: Fold, progress: Progress) -> tuple[dict[str, Float64], Fit]:
     """What a fold's models say of its rows, float64 [n, m] each, and how they were fitted."""
+    data, order = prepared.data, prepared.plan.order
+    learned, test = data.take(fold.learned), data.take(fold.test)
     parts = {"train": data.take(fold.train), "valid": data.take(fold.valid)}
     require_take_ups(parts["train"], "rows with an outcome to learn from in every fold")
-    contenders = {name: fit(name, parts, order.seed, progress) for name in families(order.family)}
-    family, reason = order.family, "asked for"
-    if order.family not in contenders:
-        on_valid = judge_all(contenders, parts["train"], parts["valid"], order.seed)
-        # The test rows of a fold never choose, and stop nothing either: they are judged, all together.
-        family, reason = choose(order, on_valid, on_valid, primary_metric(parts["valid"]))
-    learned = data.take(fold.learned)
+    # A run's test rows may stop a family. Those of a fold do not: they are judged when all folds are, all together.
+    race = run_race(replace(prepared, data=learned, parts={**parts, "test": parts["valid"]}), order, progress)
     said = baselines(learned, test)
-    for name, contender in contenders.items():
+    for name, contender in race.contenders.items():
         said[name] = again(name, contender, learned, order.seed).probabilities(test.rows, test.available)
-    said[MODEL] = said[family]
-    rows = {"train": len(fold.train), "valid": len(fold.valid), "test": len(test)}
-    rounds = {name: contender.fitted.rounds for name, contender in contenders.items()}
-    kinds = {name: contender.model.calibration.kind for name, contender in contenders.items()}
-    seconds = sum(contender.fitted.seconds for contender in contenders.values())
-    return said, Fit(rows, family, reason, rounds, kinds, seconds)
+    said[MODEL] = said[race.family]
+    return said, Fit(
+        rows={**{name: len(part) for name, part in parts.items()}, "test": len(test)},
+        family=race.family,
+        reason=race.reason,
+        rounds={name: contender.fitted.rounds for name, contender in race.contenders.items()},
+        calibration={name: contender.model.calibration.kind for name, contender in race.contenders.items()},
+        seconds=sum(contender.fitted.seconds for contender in race.contenders.values()),
+    )
 
 
 def again(name: str, contender: Contender, learned: Dataset, seed: int) -> ChoiceModel:

@@ -20,13 +20,21 @@ from training.finished import FinishedRun
 from training.folds import Folded, by_customer, by_time, make_folds, run_folds
 from training.folds_report import auc_intervals, document, flat, keep, lines, tell
 from training.metrics import auc, auc_by_candidate
-from training.plan import Order
+from training.plan import Order, Plan
 from training.predictions import MODEL
+from training.prepared import Prepared
 from training.spine import Spine
+from training.split import by_customer as by_customers
 from training.track import Tracking
 
 HOUR = 3_600_000_000
 ORDER = Order("next-best-product", "lightgbm", split="customer")
+
+
+def prepared(data: Dataset, order: Order = ORDER) -> Prepared:
+    """What `prepare` would have made of these rows; no fold looks at its split."""
+    plan = Plan(order, data.question, "entities", 0, 1, 1, 1)
+    return Prepared(plan, data.rows.schema, data, by_customers(data.customer_id), {}, None)
 
 
 def people(customers: int, each: int) -> np.ndarray:
@@ -71,7 +79,7 @@ def plain(choice_world: Callable[..., Any]) -> Dataset:
 
 @pytest.fixture(scope="module")
 def folded(plain: Dataset) -> Folded:
-    return run_folds(plain, ORDER, make_folds(plain, 4, "customer"))
+    return run_folds(prepared(plain), make_folds(plain, 4, "customer"))
 
 
 def test_every_row_is_judged_once_and_no_customer_is_on_two_sides() -> None:
@@ -127,9 +135,9 @@ def test_too_many_folds_are_refused() -> None:
 def test_what_is_known_of_a_customer_alone_is_worth_nothing_across_folds(plain: Dataset) -> None:
     """Split by rows, the fingerprint would tell nearly all; split by customer it tells nothing."""
     data = fingerprints(plain.take(np.arange(1_600)), 40)
-    honest = run_folds(data, ORDER, make_folds(data, 3, "customer"))
+    honest = run_folds(prepared(data), make_folds(data, 3, "customer"))
     every_row_alone = replace(data, spine=replace(data.spine, customer_id=people(len(data), 1)))
-    leaky = run_folds(every_row_alone, ORDER, make_folds(every_row_alone, 3, "customer"))
+    leaky = run_folds(prepared(every_row_alone), make_folds(every_row_alone, 3, "customer"))
     seen, unseen = (auc_by_candidate(one.said[MODEL], data.available, data.taken) for one in (leaky, honest))
     assert seen > 0.75
     assert unseen < 0.6
@@ -180,7 +188,7 @@ def test_a_fold_says_nothing_that_its_own_labels_could_have_told(plain: Dataset,
     taken = plain.taken.copy()
     taken[first] = plain.available[first] & ~taken[first] & (np.arange(4) == 1)
     turned = replace(plain, spine=replace(plain.spine, taken=taken))
-    again = run_folds(turned, ORDER, make_folds(plain, 4, "customer"))
+    again = run_folds(prepared(turned), make_folds(plain, 4, "customer"))
     np.testing.assert_array_equal(again.said[MODEL][first], folded.said[MODEL][first])
     assert (again.said[MODEL][~first] != folded.said[MODEL][~first])[plain.available[~first]].any()
 
@@ -188,7 +196,7 @@ def test_a_fold_says_nothing_that_its_own_labels_could_have_told(plain: Dataset,
 def test_with_all_families_each_fold_takes_the_one_that_its_validation_rows_chose(plain: Dataset) -> None:
     small = plain.take(np.arange(600))
     order = replace(ORDER, family="all")
-    found = run_folds(small, order, make_folds(small, 2, "customer"))
+    found = run_folds(prepared(small, order), make_folds(small, 2, "customer"))
     for place, how in enumerate(found.fits):
         rows = found.fold == place
         np.testing.assert_array_equal(found.said[MODEL][rows], found.said[how.family][rows])

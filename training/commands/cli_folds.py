@@ -29,15 +29,14 @@ def evaluate_folds(
     until: str | None, plot: Path | None, seed: int,
 ) -> None:  # fmt: skip
     """Judge MODEL on every row, in folds fitted as `train` fits; a run in MLflow, nothing is registered."""
-    from features.assemble import row_schema
     from serving.batch import check_eligible, read_entities
     from training import plots
-    from training.dataset import dataset, require_take_ups
     from training.folds import make_folds, run_folds
     from training.folds_report import document, keep, lines, tell
     from training.kept import learned_from
-    from training.plan import Order, make_plan
+    from training.plan import Order
     from training.predictions import MODEL
+    from training.prepared import prepare
     from training.track import Tracking, lineage
 
     rows = None if entities is None else read_entities(entities)
@@ -45,11 +44,8 @@ def evaluate_folds(
     if rows is not None:
         check_eligible(rows, build.catalog)
     order = Order(model, family, rows, days(horizon), moment(until), seed, by)
-    plan, known = make_plan(order, build.bank)
-    schema = row_schema(known, plan.end_time)
-    data = dataset(build, plan.question, plan.spine(known, plan.end), schema, edge.terminal)
-    require_take_ups(data, "rows with an outcome")
-    folded = run_folds(data, order, make_folds(data, count, by), edge.terminal)
+    prepared = prepare(order, build, edge.terminal)
+    folded = run_folds(prepared, make_folds(prepared.data, count, by), edge.terminal)
     with edge.terminal.step("judge the folds"):
         told = tell(folded, seed)
     if plot is not None:
@@ -60,7 +56,7 @@ def evaluate_folds(
     tags = {**lineage(source_root()), "nextbest.part": "folds", "nextbest.family": family}
     with tracking.run(experiment, f"{model} folds {family}", tags) as run:
         learned_from(run, build)
-        run.tags({"nextbest.row_schema": schema.fingerprint})
+        run.tags({"nextbest.row_schema": prepared.schema.fingerprint})
         keep(run, tracking, experiment, folded, told, order, by)
     answer = {"model": model, "run_id": run.id, "by": by, "family": family, **document(folded, told)}
     edge.answer(answer if plot is None else {**answer, "plot": str(plot)}, *lines(folded, told, by), f"run {run.id}")
