@@ -16,6 +16,8 @@ from training.evaluate import PRIOR, Comparison, Judgement, baselines
 from training.families import FAMILIES, Fitted
 from training.fit_calibration import fit_calibration
 from training.ladder import ENSEMBLE
+from training.settings import DEFAULTS
+from training.tune import Tuned, tunable, tune
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Contender:
 
     fitted: Fitted
     model: ChoiceModel
+    tuned: Tuned | None = None
 
 
 def families(asked: str) -> tuple[str, ...]:
@@ -38,12 +41,14 @@ def families(asked: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((PRIOR, asked)))
 
 
-def fit_all(asked: str, parts: Mapping[str, Dataset], seed: int, progress: Progress) -> dict[str, Contender]:
+def fit_all(
+    asked: str, parts: Mapping[str, Dataset], seed: int, progress: Progress, trials: int = 0
+) -> dict[str, Contender]:
     """The contenders of an order, by name. The ensemble averages the others, as they were fitted."""
     found: dict[str, Contender] = {}
     for name in families(asked):
         if name != ENSEMBLE:
-            found[name] = fit(name, parts, seed, progress)
+            found[name] = fit(name, parts, seed, progress, trials)
     if ENSEMBLE in families(asked):
         together = _together({name: one.fitted for name, one in found.items()}, parts, asked)
         if together is not None:
@@ -51,21 +56,23 @@ def fit_all(asked: str, parts: Mapping[str, Dataset], seed: int, progress: Progr
     return found
 
 
-def fit(name: str, parts: Mapping[str, Dataset], seed: int, progress: Progress) -> Contender:
-    """Fit one family on train, stopped and calibrated on valid."""
+def fit(name: str, parts: Mapping[str, Dataset], seed: int, progress: Progress, trials: int = 0) -> Contender:
+    """Fit one family on train, stopped and calibrated on valid; trials: how many settings to try within train first."""
     train, valid = parts["train"], parts["valid"]
-    fitted = FAMILIES[name].fit(train.question, train.examples, valid.examples, seed, progress)
-    return calibrated(fitted, parts)
+    tuned = tune(name, train, trials, seed, progress) if trials and tunable(name) else None
+    settings = tuned.settings if tuned else DEFAULTS
+    fitted = FAMILIES[name].fit(train.question, train.examples, valid.examples, seed, progress, settings)
+    return calibrated(fitted, parts, tuned)
 
 
-def calibrated(fitted: Fitted, parts: Mapping[str, Dataset]) -> Contender:
+def calibrated(fitted: Fitted, parts: Mapping[str, Dataset], tuned: Tuned | None = None) -> Contender:
     """A fitted family as a model that speaks of probabilities."""
     train, valid = parts["train"], parts["valid"]
     question = train.question
     # An occasion is asked "which", never "whether": only rows in which nothing could happen tell how likely it is.
     evidence = valid.take(valid.judged_for_probability).examples
     calibration = fit_calibration(question, fitted.scorer, evidence)
-    return Contender(fitted, ChoiceModel(question, fitted.scorer, calibration, train.rows.schema))
+    return Contender(fitted, ChoiceModel(question, fitted.scorer, calibration, train.rows.schema), tuned)
 
 
 def _together(fitted: Mapping[str, Fitted], parts: Mapping[str, Dataset], asked: str) -> Fitted | None:

@@ -10,6 +10,7 @@ from features.errors import InputError
 from features.progress import SILENT, Progress
 from serving.choice import Question, Scorer
 from training.examples import Examples
+from training.settings import DEFAULTS, Settings, Watch
 
 Plain = bool | int | float | str
 
@@ -43,10 +44,18 @@ class Family:
     module: str
 
     def fit(
-        self, question: Question, train: Examples, valid: Examples, seed: int = 0, progress: Progress = SILENT
+        self,
+        question: Question,
+        train: Examples,
+        valid: Examples,
+        seed: int = 0,
+        progress: Progress = SILENT,
+        settings: Settings = DEFAULTS,
+        watch: Watch | None = None,
     ) -> Fitted:
-        """Fit on `train`; `valid` (later in time) chooses when to stop."""
-        fitted: Fitted = import_module(self.module).fit(question, train, valid, seed, progress)
+        """Fit on `train`; `valid` (later in time) chooses when to stop. settings, watch: of a family with a SPACE."""
+        own = {"settings": settings, "watch": watch} if settings or watch else {}
+        fitted: Fitted = import_module(self.module).fit(question, train, valid, seed, progress, **own)
         return fitted
 
     def refit(self, question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:

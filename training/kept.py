@@ -19,6 +19,7 @@ from training.predictions import Predictions
 from training.slices import slices
 from training.split import Split
 from training.track import Run, Tracking
+from training.tune import keep_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,6 +57,7 @@ def describe(run: Run, plan: Plan, build: Build, schema: RowSchema, data: Datase
             "until": plan.end_time.isoformat(),
             "seed": order.seed,
             "split": "time" if split.borders else "customer",
+            "tune": order.tune,
             "rows": len(data),
             "rows_train": len(split.train),
             "rows_valid": len(split.valid),
@@ -88,6 +90,8 @@ def keep_family(
         child.params({**contender.fitted.params, "family": name, "fitted_rounds": contender.fitted.rounds})
         child.metrics({**on_valid.flat(name, "valid"), **on_test.flat(name, "test")})
         child.metrics({"cost/fit_seconds": contender.fitted.seconds})
+        if contender.tuned is not None:
+            keep_trials(child, tracking, experiment, contender.tuned)
 
 
 def said_of_test(test: Judgement, family: str) -> dict[str, Float64]:

@@ -54,11 +54,16 @@ class Race:
         counted = self.test.comparison(self.family).judged
         return shown | {name: dict(judged.values) for name, judged in counted.items() if name not in FAMILIES}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found by tuning."""
+        return tuple(one.tuned.told(name) for name, one in self.contenders.items() if one.tuned is not None)
+
 
 def run_race(prepared: Prepared, order: Order, progress: Progress) -> Race:
     """Fit the families that were ordered, judge them on valid and test, and choose."""
     parts = prepared.parts
-    contenders = fit_all(order.family, parts, order.seed, progress)
+    contenders = fit_all(order.family, parts, order.seed, progress, order.tune)
     with progress.step("judge the families"):
         valid, test = (judge_all(contenders, parts["train"], parts[name], order.seed) for name in ("valid", "test"))
     ladder = climb(order.family, valid, test, primary_metric(parts["valid"]))

@@ -37,6 +37,7 @@ from training.track import MODEL_FOLDER, PRIOR_FOLDER, Run, Tracking
 
 if TYPE_CHECKING:
     from features.home import Build
+    from training.row_store import RowStore
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,16 @@ def train(
     tags: Mapping[str, str],
     progress: Progress = SILENT,
     rival: Rival | None = None,
+    store: RowStore | None = None,
 ) -> Trained:
     """Train, judge and register one model, and let the gate decide whether it serves.
 
-    rival: whom to compare with; None: the present champion. Raises ModelNotPossible, InputError before anything is
-    written.
+    rival: whom to compare with; None: the present champion. store: of rows that were computed before; None: compute
+    all, with the same result. Raises ModelNotPossible, InputError before anything is written.
     """
     started = time.perf_counter()
     cost.forget_peak()
-    prepared = prepare(order, build, progress)
+    prepared = prepare(order, build, progress, store)
     experiment = tracking.experiment(order.model)
     tracking.mark_killed(experiment)
     with tracking.run(experiment, f"{order.model} {order.family}", tags) as run:
@@ -95,13 +97,14 @@ def train(
         run.params({"chosen_family": race.family, "calibration": frozen.calibration.kind, "rounds": again.rounds})
         run.tags({"nextbest.reason": race.reason})
 
-        asked = ask(rival or present_champion(order.model, tracking), prepared.test, build, progress)
+        asked = ask(rival or present_champion(order.model, tracking), prepared.test, build, progress, store)
         against = keep_answers(run, prepared, race, asked, order.seed)
         reference.keep(run, frozen, prepared.parts["train"], prepared.test)
         with progress.step("measure how soon one customer is answered"):
             spent = cost.latency_metrics(waiting(frozen, asked.fit, prepared.test, build))
         spent |= cost.of_training(started, sizes[MODEL_FOLDER])
         spent["fit_seconds"] = race.contenders[race.family].fitted.seconds + again.seconds
+        spent |= {"refit_seconds": again.seconds, **prepared.spent}
         run.metrics(cost.named(spent))
         version = tracking.register(order.model, run)
     with progress.step("ask the gate"):
@@ -115,7 +118,7 @@ def train(
         prepared.counts,
         found,
         race.shown(),
-        prepared.notes + asked.notes,
+        prepared.notes + race.notes + asked.notes,
         time.perf_counter() - started,
         against,
         spent,
@@ -176,7 +179,7 @@ def beyond(prepared: Prepared, build: Build, frozen: ChoiceModel, seed: int, pro
     spine = plan.spine(build.bank, end, since=plan.end)
     if not len(spine):
         return {}
-    later = dataset(build, plan.question, spine, prepared.schema, progress)
+    later = dataset(build, plan.question, spine, prepared.schema, progress, prepared.store)
     if not later.spine.taken.any():
         return {}
     scored = baselines(prepared.data, later)
