@@ -55,7 +55,7 @@ def purchases(folder: Path) -> pd.DataFrame:
 def launched(moments: pd.DataFrame) -> pd.DataFrame:
     """`eligible`: what had been sold at least once by `as_of`. Purchases of nothing that had are left out."""
     first = moments.explode("bought").groupby("bought").as_of.min()
-    lists = [[product for product, at in first.items() if at < moment] for moment in moments.as_of]
+    lists = [{product for product, at in first.items() if at < moment} for moment in moments.as_of]
     return with_a_choice(moments.assign(eligible=lists))
 
 
@@ -63,13 +63,13 @@ def at_hand(moments: pd.DataFrame, products: Sequence[str]) -> pd.DataFrame:
     """`eligible`: of what was launched, each with its own probability, between a fifth and all."""
     draw = np.random.default_rng(SEED)
     rate = dict(zip(products, draw.permutation(np.linspace(0.2, 1.0, len(products))), strict=True))
-    lists = [[product for product in offered if draw.random() < rate[product]] for offered in moments.eligible]
+    lists = [{product for product in sorted(offered) if draw.random() < rate[product]} for offered in moments.eligible]
     return with_a_choice(moments.assign(eligible=lists))
 
 
 def with_a_choice(moments: pd.DataFrame) -> pd.DataFrame:
     """Rows whose purchase was among what was eligible, all of it."""
-    kept = [set(bought) <= set(eligible) for bought, eligible in zip(moments.bought, moments.eligible, strict=True)]
+    kept = [set(bought) <= eligible for bought, eligible in zip(moments.bought, moments.eligible, strict=True)]
     return moments[kept].reset_index(drop=True)
 
 
@@ -101,7 +101,7 @@ def test_no_ineligible_product_is_ranked(learned: Learned, build: Build) -> None
     newest = learned.entities.tail(len(learned.entities) // 10).tail(SCORED)
     for model in learned.models.values():
         scores = score_entities(build, model, newest[["customer_id", "as_of", "eligible"]])  # type: ignore[arg-type]
-        lists = {(one.customer_id, one.as_of): set(one.eligible) for one in newest.itertuples()}
+        lists = {(one.customer_id, one.as_of): one.eligible for one in newest.itertuples()}
         asked = zip(scores.customer_id, scores.as_of, scores.product_id, strict=True)
         assert sum(product not in lists[customer, at] for customer, at, product in asked) == 0
         assert len(scores) == newest.eligible.map(len).sum(), "and every eligible product is"
