@@ -140,6 +140,16 @@ def test_where_no_column_says_anything_the_prior_is_all(draw: np.random.Generato
     assert max(spread for _, spread in losses) < 0.35, "and if one, it says little"
 
 
+def test_keys_that_no_longer_hold_in_the_validation_rows_are_left_out(draw: np.random.Generator) -> None:
+    customer = blank(draw, 3000)
+    customer[:, 1] = draw.random(3000) < 0.5
+    truth = np.zeros((3000, 4))
+    truth[:, 1] = 2.0 * customer[:, 1] * np.where(np.arange(3000) < 2250, 1, -1)
+    train, valid = halves(chosen_by(draw, customer, truth))
+    assert fit_counts.fit(question(), train, train).rounds > 0
+    assert fit_counts.fit(question(), train, valid).rounds == 0
+
+
 def test_a_cell_is_believed_by_how_much_more_was_chosen_in_it_than_expected(draw: np.random.Generator) -> None:
     """By hand: 6 young of whom all took the card, of 4 products alike; strength 4."""
     customer = blank(draw, 406)
