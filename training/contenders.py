@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from serving.choice import ChoiceModel
 from training.dataset import Dataset
 from training.evaluate import PRIOR, Comparison, baselines, better, clearly_better, clearly_worse, compare
 from training.families import FAMILIES, Fitted
-from training.fit_calibration import fit_calibration
+from training.fit_calibration import calibrate
 from training.plan import Order
 from training.settings import DEFAULTS
 from training.tune import Tuned, tunable, tune
@@ -27,6 +27,8 @@ class Contender:
     fitted: Fitted
     model: ChoiceModel
     tuned: Tuned | None = None
+    calibrated: Mapping[str, float] = field(default_factory=dict)
+    """How well its calibration does for customers that it was not fitted on."""
 
 
 def families(asked: str) -> tuple[str, ...]:
@@ -46,9 +48,11 @@ def fit(name: str, parts: Mapping[str, Dataset], seed: int, progress: Progress, 
     settings = tuned.settings if tuned else DEFAULTS
     fitted = FAMILIES[name].fit(question, train.examples, valid.examples, seed, progress, settings)
     # An occasion is asked "which", never "whether": only rows in which nothing could happen tell how likely it is.
-    evidence = valid.take(valid.judged_for_probability).examples
-    calibration = fit_calibration(question, fitted.scorer, evidence)
-    return Contender(fitted, ChoiceModel(question, fitted.scorer, calibration, train.rows.schema), tuned)
+    evidence = valid.take(valid.judged_for_probability)
+    ranked = valid.take(valid.judged_for_ranking)
+    found = calibrate(question, fitted.scorer, evidence.examples, evidence.customer_id, ranked)
+    model = ChoiceModel(question, fitted.scorer, found.calibration, train.rows.schema)
+    return Contender(fitted, model, tuned, found.numbers)
 
 
 def judge_all(contenders: Mapping[str, Contender], learned: Dataset, part: Dataset, seed: int) -> dict[str, Comparison]:
