@@ -3,9 +3,9 @@
 - "beta": logit m(p) = a ln p - b ln(1 - p) + c with a, b > 0. Kull, Silva Filho and Flach (2017), "Beta calibration: a
   well-founded and easily implemented improvement on logistic calibration for binary classifiers", AISTATS. For
   candidates that have "none of them" beside them.
-- "isotonic": through the centres of the blocks of an isotonic regression, straight between them on the scale of
-  logits, so that ties stay apart (Oron and Flournoy 2017, "Centered isotonic regression", Statistics in
-  Biopharmaceutical Research); beyond the outermost centres as steep as the raw logit.
+- "isotonic": through the rates of blocks by an isotonic regression, straight between their centres on the scale of
+  logits, and never quite flat, so that ranks stay; beyond the outermost centres as steep as the raw logit. Zadrozny and
+  Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates", KDD.
 - "temperature": p^(1/t), normalised over the available candidates, so that they still sum to 1. Guo et al. (2017),
   "On calibration of modern neural networks", ICML. For candidates of which exactly one happens.
 - "identity": the raw probabilities are right as they are, as far as the evidence tells.

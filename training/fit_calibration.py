@@ -41,8 +41,8 @@ STEPS = 100
 LOWEST, HIGHEST = 0.2, 5.0
 """Bounds of a, b and t."""
 
-TIE = 1e-9
-"""Rates that are as near are those of one block."""
+FLAT = 1e-6
+"""How much, in logits, an isotonic map rises from block to block where the rate stays the same: ties stay apart."""
 MOST_BLOCKS, TAKEN_PER_BLOCK = 50, 20
 """Blocks that an isotonic map starts from, and take-ups that each has on average at least."""
 
@@ -286,8 +286,9 @@ def beta_parameters(probabilities: Float64, taken: Bool, weight: Float64) -> tup
         slopes = terms * np.exp(theta[:2])  # [k, 2], derivative of the logit by ln a and ln b
         design = np.column_stack([slopes, np.ones(len(slopes))])  # [k, 3]
         fitted = np.exp(-np.logaddexp(0.0, -(theta[2] + slopes.sum(axis=1))))
-        gradient = design.T @ (weight * (fitted - taken)) + RIDGE * theta
-        information = (design * (weight * fitted * (1 - fitted))[:, None]).T @ design + np.diag(RIDGE)
+        gradient = np.einsum("ki,k->i", design, weight * (fitted - taken)) + RIDGE * theta
+        # einsum, as BLAS would start threads for three columns, which on busy cores wait for each other
+        information = np.einsum("ki,kj,k->ij", design, design, weight * fitted * (1 - fitted)) + np.diag(RIDGE)
         step = np.linalg.solve(information, gradient)
         size, before = 1.0, loss(theta)
         while True:
@@ -299,7 +300,7 @@ def beta_parameters(probabilities: Float64, taken: Bool, weight: Float64) -> tup
             size /= 2
         moved = float(np.abs(tried - theta).max())
         theta = tried if paid else theta
-        if moved < 1e-6:
+        if moved < 1e-6 or not paid:
             break
     a, b = (float(value) for value in np.exp(theta[:2]))
     return a, b, float(theta[2])
@@ -308,7 +309,7 @@ def beta_parameters(probabilities: Float64, taken: Bool, weight: Float64) -> tup
 def isotonic_knots(probabilities: Float64, taken: Bool, weight: Float64) -> tuple[float, ...]:
     """Knots (x1, …, xk, y1, …, yk) of [k] probabilities, logits both; () where the rate does not rise at all.
 
-    Blocks of equal size, ties together, then pooled until their rates rise; each rate is drawn to that of all by one
+    Blocks of equal size, ties together, their rates pooled until none falls; each rate is drawn to that of all by one
     row's worth, so that none is 0 or 1.
     """
     from sklearn.isotonic import isotonic_regression
@@ -324,12 +325,10 @@ def isotonic_knots(probabilities: Float64, taken: Bool, weight: Float64) -> tupl
     logit = beta_terms(probabilities).sum(axis=-1)
     centre = np.bincount(block, weight * logit, count)[kept] / mass[kept]
     level = isotonic_regression(rate, sample_weight=mass[kept])
-    pool = np.concatenate([[0], np.cumsum(np.diff(level) > TIE)])
-    x = np.bincount(pool, mass[kept] * centre) / np.bincount(pool, mass[kept])
-    y = np.bincount(pool, mass[kept] * level) / np.bincount(pool, mass[kept])
-    if len(x) < 2:
+    if level[-1] - level[0] < FLAT:
         return ()
-    return (*(float(value) for value in x), *(float(value) for value in np.log(y) - np.log1p(-y)))
+    rising = np.log(level) - np.log1p(-level) + FLAT * np.arange(len(level))
+    return (*(float(value) for value in centre), *(float(value) for value in rising))
 
 
 def _best_temperature(evidence: Evidence) -> float:

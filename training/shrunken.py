@@ -72,8 +72,8 @@ def _own(
         slope = np.exp(theta[1])
         chance = 1 / (1 + np.exp(-(centre + theta[0] + slope * around)))
         design = np.column_stack([np.ones(len(around)), slope * around])  # [k, 2]
-        gradient = design.T @ (weight * (chance - taken)) + ridge * theta
-        information = (design * (weight * chance * (1 - chance))[:, None]).T @ design + np.diag(ridge)
+        gradient = np.einsum("ki,k->i", design, weight * (chance - taken)) + ridge * theta
+        information = np.einsum("ki,kj,k->ij", design, design, weight * chance * (1 - chance)) + np.diag(ridge)
         step = np.clip(np.where(free, np.linalg.solve(information, np.where(free, gradient, 0.0)), 0.0), -1.0, 1.0)
         theta = theta - step
         theta[1] = np.clip(theta[1], -STEEPEST, STEEPEST)

@@ -200,7 +200,7 @@ def test_variance_between_is_that_of_the_true_values() -> None:
 
 
 def test_a_shape_that_beta_cannot_have_becomes_isotonic(drawn: Callable[..., Any]) -> None:
-    """Right up to one half, and beyond it a coin, whatever is said."""
+    """Hardly ever below, nearly always above: a cliff, and level on both sides."""
     draw = np.random.default_rng(0)
     said = draw.uniform(0.01, 0.99, 20_000)
     taken = draw.random(20_000) < np.where(said < 0.4, said / 8, np.where(said < 0.6, 0.05, 0.9))
@@ -208,7 +208,7 @@ def test_a_shape_that_beta_cannot_have_becomes_isotonic(drawn: Callable[..., Any
     knots = isotonic_knots(said, taken, weight)
     mapped = Calibration("isotonic", knots).apply(said[:, None])[:, 0]
     beta = Calibration("beta", beta_parameters(said, taken, weight)).apply(said[:, None])[:, 0]
-    assert gap(mapped, taken) < 0.01
+    assert gap(mapped, taken) < 0.03
     assert gap(beta, taken) > 3 * gap(mapped, taken)
 
 
