@@ -17,6 +17,7 @@ from features.errors import ArtefactError, InputError
 from features.progress import SILENT, Progress
 from serving.content_model import CONTENT_MODEL
 from serving.registry import TIMING_MODEL
+from training.commands.cli_sequence import SEQUENCE_NAME
 from training.content.train_content import train_content
 from training.finished import FinishedRun
 from training.orders import order_of
@@ -88,6 +89,10 @@ def train_again(
     order: Order, build: Build, apart: Tracking, code: Mapping[str, str], against: Rival | None, progress: Progress
 ) -> Trained:
     """The training that the order's model has."""
+    if order.family == SEQUENCE_NAME:
+        from training.sequence.train_sequence import train_sequence  # imports torch, seconds
+
+        return train_sequence(order, build, apart, code, progress)
     if order.model in MODELS:
         return train(order, build, apart, code, progress, against)
     if order.model == CONTENT_MODEL:

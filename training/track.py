@@ -14,7 +14,7 @@ tags       git_commit, lock_sha256 (the code); nextbest.data, nextbest.features,
            from); nextbest.reason (why this family); nextbest.gate, nextbest.gate_reasons (what the gate said);
            nextbest.host, .boot, .pid, .started (whose run it is)
 inputs     the data set, by name and fingerprint
-artefacts  model/ prior/ order/ predictions/ calibration/ reference/ labels/ plots/ gate/ comparisons/ card.md
+artefacts  model/ prior/ order/ ladder/ predictions/ calibration/ reference/ labels/ plots/ gate/ comparisons/ card.md
 
 Nested runs (`run(..., parent=…)`) are parts of a run: the families that it chose among, and trials or folds where it
 has any. They carry the tag nextbest.part (family, trial, fold), the parameters of what they fitted and metrics of the

@@ -10,13 +10,15 @@ import click
 
 from features.errors import InputError
 from training.commands.cli_content import CONTENT_NAME, score_contents, train_contents
+from training.commands.cli_sequence import SEQUENCE_NAME, scored_by_sequence, train_sequences
 from training.edge import Edge, command, moment
 
-FAMILY_NAMES = ("lightgbm", "torch", "prior", "all")
+FAMILY_NAMES = ("counts", "lightgbm", "torch", "ensemble", "prior", "sequence", "all")
 ATTRIBUTIONS = ("last-touch-1", "shapley-1")
 MODEL_NAMES = ("next-best-product", "channel-choice")
 TIMING_NAME = "send-time"
 LATEST = "latest"
+RUN_ID_LENGTH = 32
 
 
 def add_train(group: click.Group) -> None:
@@ -33,7 +35,8 @@ def add_train(group: click.Group) -> None:
     type=click.Choice(FAMILY_NAMES),
     default="all",
     show_default=True,
-    help="all: the best that is surely better than the prior.",
+    help="all: a ladder; each must be surely better than the one below it. sequence: over whole histories; "
+    "not part of all, and for batch scoring only.",
 )
 @click.option("--entities", type=Path, help="Learn from these customers at these times (Parquet or CSV).")
 @click.option(
@@ -83,6 +86,7 @@ def train(
     from serving.batch import check_eligible, read_entities
     from training.plan import Order
     from training.report import trained_lines
+    from training.row_store import RowStore
     from training.track import Tracking, lineage
     from training.train import train as train_model
 
@@ -110,7 +114,11 @@ def train(
     build = edge.home.build()
     if rows is not None:
         check_eligible(rows, build.catalog)
-    trained = train_model(order, build, Tracking(edge.tracking_uri), lineage(source_root()), edge.terminal)
+    if family == SEQUENCE_NAME:
+        train_sequences(edge, order, lineage(source_root()))
+        return
+    store = RowStore.beside(build)
+    trained = train_model(order, build, Tracking(edge.tracking_uri), lineage(source_root()), edge.terminal, store=store)
     edge.answer(asdict(trained), *trained_lines(trained))
 
 
@@ -133,6 +141,8 @@ def score(edge: Edge, model: str, entities: Path, out: Path, reference: str) -> 
         reference = CHAMPION if newest is None else CHALLENGER  # versions of old have no challenger
     if model == CONTENT_NAME:
         score_contents(edge, entities, out, reference, champion)
+        return
+    if len(reference) == RUN_ID_LENGTH and scored_by_sequence(edge, model, reference, rows, out):
         return
     loaded = resolve(model, reference, edge.tracking_uri)
     check_fits(build, loaded.model)
