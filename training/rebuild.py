@@ -139,14 +139,15 @@ def recorded_rival(found: FinishedRun, order: Order, tracking: Tracking) -> tupl
 
 
 def metrics_of(tracking: Tracking, run_id: str) -> dict[str, float]:
-    """All metrics of a run and of its nested runs but those of cost."""
+    """All metrics of a run and of its nested runs, and of theirs (trials), but those of cost."""
     run = tracking.client.get_run(run_id)
     nested = tracking.client.search_runs(
         [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1000
     )
     found = dict(run.data.metrics)
     for one in nested:
-        found |= {f"{one.info.run_name}: {name}": value for name, value in one.data.metrics.items()}
+        within = metrics_of(tracking, one.info.run_id)
+        found |= {f"{one.info.run_name}: {name}": value for name, value in within.items()}
     return {name: value for name, value in found.items() if not name.rpartition(": ")[2].startswith(COST)}
 
 
