@@ -202,8 +202,11 @@ def test_every_event_before_its_moment_can_change_the_answer_of_a_row(order_worl
         assert np.abs(changed - before).max() > 1e-4
 
 
-def test_the_moment_itself_changes_the_answer(order_world: OrderWorld) -> None:
+def test_its_attention_sees_how_long_ago_events_were(order_world: OrderWorld) -> None:
     course, vocabulary = order_world.course(), order_world.vocabulary
+    with torch.no_grad():  # nothing else tells the moment
+        for parameter in (course.network.asked_gap.weight, course.network.asked_waves.weight):
+            parameter.zero_()
     one, other = answers(course, order_world.tokens, vocabulary, ("c0000", 8.0), ("c0000", 30.0))
     assert np.abs(one - other).max() > 1e-3
 
