@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from training.commands.cli_evaluate import PLOT, SEED, evaluate
-from training.commands.cli_train import FAMILY_NAMES, MODEL_NAMES, days, moment, source_root
-from training.edge import Edge, command
+from training.commands.cli_train import FAMILY_NAMES, MODEL_NAMES, days, source_root
+from training.edge import Edge, command, moment
 
 
 @command(evaluate, "folds", "nextbest evaluate folds channel-choice --entities customers.parquet --family lightgbm")
@@ -43,7 +43,7 @@ def evaluate_folds(
     build = edge.home.build()
     if rows is not None:
         check_eligible(rows, build.catalog)
-    order = Order(model, family, rows, days(horizon), moment(until), seed, by)
+    order = Order(model, family, rows, days(horizon), moment(until, "--until"), seed, by)
     prepared = prepare(order, build, edge.terminal)
     folded = run_folds(prepared, make_folds(prepared.data, count, by), edge.terminal)
     with edge.terminal.step("judge the folds"):
