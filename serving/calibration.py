@@ -6,6 +6,9 @@
 - "temperature": p^(1/t), normalised over the available candidates, so that they still sum to 1. Guo et al.
   (2017), "On calibration of modern neural networks", ICML. For candidates of which exactly one happens.
 - "identity": too little evidence to say better; `evidence` says how little.
+
+After the map each candidate's log-odds may be shifted by a number of its own: how much more or less is taken of late
+than the model says (`nextbest refresh`).
 """
 
 from __future__ import annotations
@@ -29,21 +32,29 @@ class Calibration:
     """A strictly increasing map of probabilities.
 
     kind: the map. parameters: (a, b, c) of beta, (t,) of temperature, () of identity.
-    evidence: for people: what it was fitted on, or why it was not.
+    evidence: for people: what it was fitted on, or why it was not. shifts: [m], added to each candidate's log-odds;
+    () = none.
     """
 
     kind: Literal["identity", "beta", "temperature"]
     parameters: tuple[float, ...] = ()
     evidence: str = ""
+    shifts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in _LENGTH or len(self.parameters) != _LENGTH[self.kind]:
             raise ValueError(f"calibration {self.kind!r} does not take the parameters {self.parameters}")
         if not all(np.isfinite(self.parameters)) or min(self.parameters[:2], default=1.0) <= 0:
             raise ValueError(f"calibration has to increase: a, b and t are above 0, however they are {self.parameters}")
+        if not all(np.isfinite(self.shifts)):
+            raise ValueError(f"shifts of log-odds are finite numbers, however they are {self.shifts}")
 
     def apply(self, probabilities: Float64) -> Float64:
         """Calibrated probabilities, float64 [n, m], of raw ones [n, m]; NaN (not available) stays NaN."""
+        mapped = self._mapped(probabilities)
+        return shifted(mapped, np.asarray(self.shifts)) if self.shifts else mapped
+
+    def _mapped(self, probabilities: Float64) -> Float64:
         if self.kind == "identity":
             return probabilities
         if self.kind == "beta":
@@ -58,10 +69,20 @@ class Calibration:
     @classmethod
     def from_json(cls, text: str) -> Calibration:
         raw: dict[str, Any] = json.loads(text)
-        return cls(raw["kind"], tuple(float(value) for value in raw["parameters"]), raw["evidence"])
+        parameters = tuple(float(value) for value in raw["parameters"])
+        shifts = tuple(float(value) for value in raw.get("shifts", ()))  # models of old have none
+        return cls(raw["kind"], parameters, raw["evidence"], shifts)
 
 
 IDENTITY = Calibration("identity", evidence="not calibrated")
+
+
+def shifted(probabilities: Float64, shifts: Float64) -> Float64:
+    """Probabilities [n, m] whose log-odds are moved by `shifts` [m] (or [n, m]); NaN stays NaN."""
+    inside = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
+    logit = np.log(inside) - np.log1p(-inside) + shifts
+    with np.errstate(invalid="ignore"):  # NaN in, NaN out
+        return np.asarray(np.exp(-np.logaddexp(0.0, -logit)))
 
 
 def beta_terms(probabilities: Float64) -> Float64:
