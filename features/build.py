@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,11 +81,18 @@ def is_complete(build: Build) -> bool:
 
 
 def store_states(build: Build, states: Iterable[tuple[View, pa.Table]], progress: Progress = SILENT) -> None:
-    """Write each view's states over time as the Parquet file that Feast reads."""
+    """Write each view's states over time as the Parquet file that Feast reads.
+
+    states: a view may come several times, with later keys each time; its tables are put one after the other.
+    """
     (build.folder / "views").mkdir(parents=True, exist_ok=True)
-    with progress.step("compute the feature views", len(build.views)) as advance:
+    with progress.step("compute the feature views") as advance, ExitStack() as files:
+        written: dict[str, pq.ParquetWriter] = {}
         for view, table in states:
-            pq.write_table(source_table(view, table), build.view_path(view), row_group_size=_ROW_GROUP)
+            source = source_table(view, table)
+            if view.name not in written:
+                written[view.name] = files.enter_context(pq.ParquetWriter(build.view_path(view), source.schema))
+            written[view.name].write_table(source, row_group_size=_ROW_GROUP)
             advance(1)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from features.columns import Kind, Table
+from features.arrow import kernels
+from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Kind, Table
 from features.importing import Bank
 
 SAME_TAKE_UP_DAYS = 1
@@ -71,9 +72,22 @@ def take_ups(bank: Bank) -> pa.Table:
     """
     with duckdb.connect() as connection:
         connection.execute("set time zone 'UTC'")
-        connection.register("timeline", bank.tables[Table.TIMELINE])
+        connection.register("timeline", _told(bank.tables[Table.TIMELINE]))
         connection.register("holdings", bank.tables[Table.HOLDINGS])
         connection.register("customers", bank.tables[Table.CUSTOMERS].select(["customer_id", "event_timestamp"]))
         found = connection.sql(_QUERY).to_arrow_table()
     timestamps = found["event_timestamp"].cast(pa.timestamp("us", tz="UTC"))
     return found.set_column(1, "event_timestamp", timestamps)
+
+
+def _told(timeline: pa.Table) -> pa.Table:
+    """The events that the query reads, of a log that is mostly others: conversions, and the decisions of those that
+    name no product."""
+    columns = (CUSTOMER_ID, EVENT_TIMESTAMP, Event.KIND, Event.PRODUCT_ID)
+    timeline = timeline.select([*columns, Event.DECISION_ID, Event.MESSAGE_ID, Event.EVENT_ID])
+    told = timeline.filter(kernels.equal(timeline[Event.KIND], Kind.CONVERTED))
+    unnamed = told.filter(kernels.is_null(told[Event.PRODUCT_ID]))[Event.DECISION_ID].combine_chunks()
+    if not len(unnamed):
+        return told
+    decided = timeline.filter(kernels.equal(timeline[Event.KIND], Kind.DECIDED))
+    return pa.concat_tables([told, decided.filter(kernels.is_in(decided[Event.DECISION_ID], unnamed))])

@@ -29,18 +29,22 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class Dataset:
-    """n examples with what they are about. available: bool [n, m], after holdings; spine.taken holds only those."""
+    """n examples with what they are about. available: bool [n, m], after holdings; spine.taken holds only those.
+
+    groups: [m], see `Examples`.
+    """
 
     question: Question
     spine: Spine
     rows: Rows
     available: Bool
+    groups: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.spine)
 
     def take(self, index: Int64 | Bool) -> Dataset:
-        return Dataset(self.question, self.spine.take(index), self.rows.take(index), self.available[index])
+        return Dataset(self.question, self.spine.take(index), self.rows.take(index), self.available[index], self.groups)
 
     @property
     def customer_id(self) -> Texts:
@@ -63,6 +67,7 @@ class Dataset:
             weight=np.ones(len(self), dtype=np.float32),
             taken=taken,
             at=self.spine.as_of / 1e6,
+            groups=self.groups,
         )
 
     @property
@@ -99,7 +104,8 @@ def dataset(
     usable = available.any(axis=1) & (spine.outside | taken.any(axis=1))
     left_out = {"nothing could be chosen, or only what the customer held was taken": int((~usable).sum())}
     kept = replace(spine, taken=taken).take(usable, left_out)
-    return Dataset(question, kept, rows.take(usable), available[usable])
+    groups = build.catalog.product_groups if question.block == "product" else ()
+    return Dataset(question, kept, rows.take(usable), available[usable], groups)
 
 
 def rows_at(

@@ -44,6 +44,8 @@ class Order:
     split: SplitBy = "time"
     attribution: str = LAST_TOUCH
     """The rule by which a take-up that names no decision gets one."""
+    tune: int = 0
+    """Settings that each family tries before it is fitted; 0 = its defaults."""
 
 
 @dataclass(frozen=True)

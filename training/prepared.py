@@ -15,6 +15,7 @@ from training.outcomes import Outcomes
 from training.plan import Order, Plan, make_plan
 from training.provenance import notes
 from training.split import Split
+from training.tune import inner
 
 if TYPE_CHECKING:
     from features.home import Build
@@ -69,4 +70,6 @@ def prepare(order: Order, build: Build, progress: Progress = SILENT, store: RowS
     split = plan.split(data)
     parts = {name: data.take(getattr(split, name)) for name in ("train", "valid", "test")}
     require_take_ups(parts["train"], "rows with an outcome to learn from")
+    if order.tune:
+        inner(parts["train"])  # refuses what cannot be split once more
     return Prepared(plan, schema, data, split, parts, decided, store, spent)

@@ -22,7 +22,7 @@ from training import cost
 from training.dataset import Dataset, dataset, rows_at
 from training.evaluate import PRIOR, baselines, compare
 from training.families import FAMILIES, Fitted
-from training.kept import describe, keep_family, keep_models, keep_said, said_of_test
+from training.kept import describe, keep_family, keep_ladder, keep_models, keep_said, said_of_test
 from training.labels import last_fact
 from training.monitoring import reference
 from training.orders import keep_order
@@ -86,8 +86,10 @@ def train(
     with tracking.run(experiment, f"{order.model} {order.family}", tags) as run:
         keep_prepared(run, prepared, build)
         race = run_race(prepared, order, progress)
-        for name in race.contenders:
-            keep_family(run, tracking, experiment, name, race.contenders[name], race.on_valid[name], race.on_test[name])
+        on_valid, on_test = race.on_valid, race.on_test
+        for name, contender in race.contenders.items():
+            keep_family(run, tracking, experiment, name, contender, on_valid[name], on_test[name])
+        keep_ladder(run, race.ladder)
         frozen, prior, again = fit_again(prepared, race, order.seed, progress)
         sizes = keep_models(run, {MODEL_FOLDER: frozen, PRIOR_FOLDER: prior})
         found = race.flat() | beyond(prepared, build, frozen, order.seed, progress)
@@ -116,7 +118,7 @@ def train(
         prepared.counts,
         found,
         race.shown(),
-        prepared.notes + asked.notes,
+        prepared.notes + race.notes + asked.notes,
         time.perf_counter() - started,
         against,
         spent,
@@ -150,7 +152,7 @@ def keep_answers(run: Run, prepared: Prepared, race: Race, asked: Asked, seed: i
     Returns the differences to that champion.
     """
     test, importance = prepared.test, race.contenders[race.family].fitted.importance
-    said = said_of_test(prepared.parts, race.contenders, race.family) | dict(asked.said)
+    said = said_of_test(race.test, race.family) | dict(asked.said)
     against = asked.differences(said, test, seed)
     run.params(asked.params)
     run.metrics(against)
