@@ -76,6 +76,13 @@ class Catalog:
         return tuple(product.id for product in self.products)
 
     @property
+    def product_groups(self) -> tuple[int, ...]:
+        """The group of each product, numbered by first appearance; those without one are a group together."""
+        names = [product.group for product in self.products]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return tuple(numbers[name] for name in names)
+
+    @property
     def channel_ids(self) -> tuple[str, ...]:
         return tuple(channel.id for channel in self.channels)
 

@@ -139,7 +139,8 @@ def write_verified(folder: Path, write: Callable[[Path], object]) -> None:
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         write(draft)
-        manifest = {"files": {path.name: _sha256(path) for path in sorted(draft.iterdir())}}
+        written = sorted(path for path in draft.rglob("*") if path.is_file())
+        manifest = {"files": {path.relative_to(draft).as_posix(): _sha256(path) for path in written}}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         draft.chmod(0o755)  # mkdtemp makes it private, a model is not
         os.replace(draft, folder)
@@ -173,11 +174,20 @@ def load_scorer(folder: Path) -> Scorer:
         return PriorScorer.load(folder)
     if family == LightGBMScorer.family:
         return LightGBMScorer.load(folder)
+    if family == "counts":
+        from serving.counts_scorer import CountsScorer
+
+        return CountsScorer.load(folder)
+    if family == "ensemble":
+        from serving.ensemble import EnsembleScorer
+
+        return EnsembleScorer.load(folder)
     if family == "torch":
         from serving.network import TorchScorer
 
         return TorchScorer.load(folder)
-    raise ArtefactError(f"families are prior, lightgbm and torch, however {folder} says {family!r}; train again")
+    known = "prior, counts, lightgbm, torch and ensemble"
+    raise ArtefactError(f"families are {known}, however {folder} says {family!r}; train again")
 
 
 def ranks(probabilities: Float64, available: Bool) -> npt.NDArray[np.int32]:

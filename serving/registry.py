@@ -140,8 +140,11 @@ class Registry:
         _check_ordinary(folder)
         copy = into / "artefact"
         copy.mkdir(parents=True)
-        for path in folder.iterdir():
-            shutil.copyfile(path, copy / path.name)
+        for path in sorted(folder.rglob("*")):  # a folder comes before what lies in it
+            if path.is_dir():
+                (copy / path.relative_to(folder)).mkdir()
+            else:
+                shutil.copyfile(path, copy / path.relative_to(folder))
         return copy
 
     def _download(self, registered: Registered, into: Path | None) -> Path:
@@ -200,9 +203,15 @@ def _local_folder(source: str) -> Path | None:
 
 
 def _check_ordinary(folder: Path) -> None:
-    """ArtefactError unless `folder` holds ordinary files only, not too many and not too large."""
+    """ArtefactError unless `folder` holds ordinary files only, not too many and not too large.
+
+    Some may lie one folder deeper, as those of an ensemble's members do: in folders named by letters alone.
+    """
     try:
-        paths = sorted(folder.iterdir())
+        top = sorted(folder.iterdir())
+        within = [path for path in top if path.name.isalpha() and path.is_dir() and not path.is_symlink()]
+        paths = [path for path in top if path not in within]
+        paths += (path for member in within for path in sorted(member.iterdir()))
     except OSError as error:
         raise ArtefactError(f"{folder} is not a folder that can be read: {error.strerror}; train again") from error
     odd = [path.name for path in paths if path.is_symlink() or not path.is_file()]

@@ -6,13 +6,16 @@ weight, the limit of drawing with replacement (Chamandy et al. 2012, "Estimating
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from features.schema import Float64, Texts
+
+Name = TypeVar("Name", bound=Hashable)
 
 RESAMPLES = 1_000
 LEVEL = 0.95
@@ -35,6 +38,11 @@ class Interval:
     @property
     def below_zero(self) -> bool:
         return self.high < 0
+
+    @property
+    def negated(self) -> Interval:
+        """Of the difference the other way round."""
+        return Interval(-self.mean, -self.high, -self.low)
 
     def flat(self, name: str) -> dict[str, float]:
         """As metrics of a run: `name`, `name_low` and `name_high`."""
@@ -83,8 +91,8 @@ def percentile(values: Float64) -> Interval:
 
 
 def intervals(
-    per_row: Mapping[str, Float64], customer_id: Texts, seed: int, resamples: int = RESAMPLES
-) -> dict[str, Interval]:
+    per_row: Mapping[Name, Float64], customer_id: Texts, seed: int, resamples: int = RESAMPLES
+) -> dict[Name, Interval]:
     """Mean and interval per name. per_row: float64 [n], NaN = not judged; customer_id: [n].
 
     All names share the draws, so their intervals belong together; the same seed gives the same intervals.

@@ -17,6 +17,7 @@ from training.commands.cli_deliver import add_deliver
 from training.commands.cli_evaluate import evaluate
 from training.commands.cli_experiment import experiment
 from training.commands.cli_features import WITHOUT_LEDGER, add_export, features
+from training.commands.cli_folds import evaluate_folds as evaluate_folds
 from training.commands.cli_monitor import add_monitor
 from training.commands.cli_promote import add_promote
 from training.commands.cli_rebuild import add_rebuild

@@ -1,4 +1,4 @@
-"""Families side by side: each fitted on train and calibrated on valid, judged, and one of them chosen."""
+"""Families side by side: each fitted on train and calibrated on valid, and judged on a part, asked once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from features.progress import Progress
 from features.schema import Float64
 from serving.choice import ChoiceModel
 from training.dataset import Dataset
-from training.evaluate import PRIOR, Comparison, baselines, better, clearly_better, clearly_worse, compare
+from training.evaluate import PRIOR, Comparison, Judgement, baselines
 from training.families import FAMILIES, Fitted
 from training.fit_calibration import fit_calibration
-from training.plan import Order
+from training.ladder import ENSEMBLE
+from training.settings import DEFAULTS
+from training.tune import Tuned, tunable, tune
 
 
 @dataclass(frozen=True)
@@ -24,62 +26,71 @@ class Contender:
 
     fitted: Fitted
     model: ChoiceModel
+    tuned: Tuned | None = None
 
 
 def families(asked: str) -> tuple[str, ...]:
-    """The families to fit; the prior always is, as the measure of the others."""
-    if asked == "all":
+    """The families to fit, in order; the prior always is, as the measure of the others.
+
+    An ensemble comes with its members.
+    """
+    if asked in ("all", ENSEMBLE):
         return tuple(FAMILIES)
     if asked not in FAMILIES:
         raise InputError(f"families are {', '.join(FAMILIES)} or all, however {asked!r} was asked for")
     return tuple(dict.fromkeys((PRIOR, asked)))
 
 
-def fit(name: str, parts: Mapping[str, Dataset], seed: int, progress: Progress) -> Contender:
-    """Fit one family on train, stopped and calibrated on valid."""
+def fit_all(
+    asked: str, parts: Mapping[str, Dataset], seed: int, progress: Progress, trials: int = 0
+) -> dict[str, Contender]:
+    """The contenders of an order, by name. The ensemble averages the others, as they were fitted."""
+    found: dict[str, Contender] = {}
+    for name in families(asked):
+        if name != ENSEMBLE:
+            found[name] = fit(name, parts, seed, progress, trials)
+    if ENSEMBLE in families(asked):
+        together = _together({name: one.fitted for name, one in found.items()}, parts, asked)
+        if together is not None:
+            found[ENSEMBLE] = calibrated(together, parts)
+    return found
+
+
+def fit(name: str, parts: Mapping[str, Dataset], seed: int, progress: Progress, trials: int = 0) -> Contender:
+    """Fit one family on train, stopped and calibrated on valid; trials: how many settings to try within train first."""
+    train, valid = parts["train"], parts["valid"]
+    tuned = tune(name, train, trials, seed, progress) if trials and tunable(name) else None
+    settings = tuned.settings if tuned else DEFAULTS
+    fitted = FAMILIES[name].fit(train.question, train.examples, valid.examples, seed, progress, settings)
+    return calibrated(fitted, parts, tuned)
+
+
+def calibrated(fitted: Fitted, parts: Mapping[str, Dataset], tuned: Tuned | None = None) -> Contender:
+    """A fitted family as a model that speaks of probabilities."""
     train, valid = parts["train"], parts["valid"]
     question = train.question
-    fitted = FAMILIES[name].fit(question, train.examples, valid.examples, seed, progress)
     # An occasion is asked "which", never "whether": only rows in which nothing could happen tell how likely it is.
     evidence = valid.take(valid.judged_for_probability).examples
     calibration = fit_calibration(question, fitted.scorer, evidence)
-    return Contender(fitted, ChoiceModel(question, fitted.scorer, calibration, train.rows.schema))
+    return Contender(fitted, ChoiceModel(question, fitted.scorer, calibration, train.rows.schema), tuned)
 
 
-def judge_all(contenders: Mapping[str, Contender], learned: Dataset, part: Dataset, seed: int) -> dict[str, Comparison]:
-    """Each contender against the prior and against counting, on one part."""
-    scored: dict[str, Float64] = baselines(learned, part)
-    against = (PRIOR, *scored)
-    scored |= {name: contender.model.probabilities(part.rows, part.available) for name, contender in contenders.items()}
-    shown = {name: {one: scored[one] for one in {name: 0, PRIOR: 0, **dict.fromkeys(against)}} for name in contenders}
-    return {name: compare(name, shown[name], part, seed, against) for name in contenders}
+def _together(fitted: Mapping[str, Fitted], parts: Mapping[str, Dataset], asked: str) -> Fitted | None:
+    """The ensemble; None where fewer than two could be in it and it was not asked for by name."""
+    from training.fit_ensemble import members, of
+
+    train, chosen = parts["train"], members(fitted, parts["valid"].examples)
+    if len(chosen) < 2 and asked != ENSEMBLE:
+        return None
+    return of(train.question, train.examples, chosen, fitted[PRIOR])
 
 
-def choose(
-    order: Order, on_valid: Mapping[str, Comparison], on_test: Mapping[str, Comparison], metric: str
-) -> tuple[str, str]:
-    """The family to register and why: the best on valid, if it is surely better there than the prior.
-
-    Test never picks a winner, but it may stop one: where times have changed so much that the winner is surely worse
-    than the prior on the newest rows, the prior is what may be shipped.
-    """
-    if order.family != "all":
-        return order.family, "asked for"
-    values = {name: comparison.judged[name].values[metric] for name, comparison in on_valid.items()}
-    best = PRIOR
-    for name in values:
-        best = name if better(metric, values[name], values[best]) else best
-    if best == PRIOR:
-        return PRIOR, f"no family has a better {metric} than the prior on the validation rows ({values[PRIOR]:.4f})"
-    gap = on_valid[best].differences[PRIOR][metric]
-    told = f"{metric} {values[best]:.4f} against {values[PRIOR]:.4f} of the prior, difference {gap.told()}"
-    newest = on_test[best].differences[PRIOR][metric]
-    if clearly_better(metric, gap) and clearly_worse(metric, newest):
-        worse = f"yet it is surely worse than the prior on the newest rows, {newest.told()}"
-        return PRIOR, f"{best} was best on the validation rows, {told}; {worse}"
-    if clearly_better(metric, gap):
-        return best, f"best on the validation rows: {told}"
-    return PRIOR, f"no family is surely better than the prior on the validation rows; the best, {best}, has {told}"
+def judge_all(contenders: Mapping[str, Contender], learned: Dataset, part: Dataset, seed: int) -> Judgement:
+    """What each contender, and counting, says of one part, and how well."""
+    said: dict[str, Float64] = {
+        name: contender.model.probabilities(part.rows, part.available) for name, contender in contenders.items()
+    }
+    return Judgement.of(said, baselines(learned, part), part, seed)
 
 
 def flat_test(comparison: Comparison, name: str) -> dict[str, float]:

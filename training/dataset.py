@@ -21,6 +21,7 @@ from training.spine import Spine
 
 if TYPE_CHECKING:
     from features.home import Build
+    from training.row_store import RowStore
 
 FEWEST = 20
 """Rows in which something was taken: fewer teach nothing that could be shown."""
@@ -28,18 +29,22 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class Dataset:
-    """n examples with what they are about. available: bool [n, m], after holdings; spine.taken holds only those."""
+    """n examples with what they are about. available: bool [n, m], after holdings; spine.taken holds only those.
+
+    groups: [m], see `Examples`.
+    """
 
     question: Question
     spine: Spine
     rows: Rows
     available: Bool
+    groups: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.spine)
 
     def take(self, index: Int64 | Bool) -> Dataset:
-        return Dataset(self.question, self.spine.take(index), self.rows.take(index), self.available[index])
+        return Dataset(self.question, self.spine.take(index), self.rows.take(index), self.available[index], self.groups)
 
     @property
     def customer_id(self) -> Texts:
@@ -62,6 +67,7 @@ class Dataset:
             weight=np.ones(len(self), dtype=np.float32),
             taken=taken,
             at=self.spine.as_of / 1e6,
+            groups=self.groups,
         )
 
     @property
@@ -77,13 +83,20 @@ class Dataset:
         return self.spine.outside if self.question.outside else np.ones(len(self), np.bool_)
 
 
-def dataset(build: Build, question: Question, spine: Spine, schema: RowSchema, progress: Progress = SILENT) -> Dataset:
-    """The examples of a spine; rows that cannot teach are left out and counted.
+def dataset(
+    build: Build,
+    question: Question,
+    spine: Spine,
+    schema: RowSchema,
+    progress: Progress = SILENT,
+    store: RowStore | None = None,
+) -> Dataset:
+    """The examples of a spine; rows that cannot teach are left out and counted. store: see `rows_at`.
 
     A held or ineligible product is not available, and not a label either. Left out: rows in which nothing can be
     chosen, and rows without the outside option in which nothing that could be chosen was taken.
     """
-    rows = rows_at(build, spine.customer_id, spine.as_of, schema, progress)
+    rows = rows_at(build, spine.customer_id, spine.as_of, schema, progress, store)
     available = spine.offered
     if question.block == "product":
         available = available & rankable(rows, build.catalog, [None] * len(rows))
@@ -91,16 +104,32 @@ def dataset(build: Build, question: Question, spine: Spine, schema: RowSchema, p
     usable = available.any(axis=1) & (spine.outside | taken.any(axis=1))
     left_out = {"nothing could be chosen, or only what the customer held was taken": int((~usable).sum())}
     kept = replace(spine, taken=taken).take(usable, left_out)
-    return Dataset(question, kept, rows.take(usable), available[usable])
+    groups = build.catalog.product_groups if question.block == "product" else ()
+    return Dataset(question, kept, rows.take(usable), available[usable], groups)
 
 
-def rows_at(build: Build, customer_id: Texts, as_of: Int64, schema: RowSchema, progress: Progress = SILENT) -> Rows:
-    """Model rows of n customers, each from what was known at its own moment. customer_id: [n]; as_of: int64 [n], µs."""
+def rows_at(
+    build: Build,
+    customer_id: Texts,
+    as_of: Int64,
+    schema: RowSchema,
+    progress: Progress = SILENT,
+    store: RowStore | None = None,
+) -> Rows:
+    """Model rows of n customers, each from what was known at its own moment. customer_id: [n]; as_of: int64 [n], µs.
+
+    store: of rows that were computed before; None: compute all. The rows are the same, to the last bit.
+    """
     from features.store import history  # imports Feast, seconds
 
-    states = history(build, pd.DataFrame({CUSTOMER_ID: customer_id, AS_OF: as_times(as_of)}), progress)
-    with progress.step(f"assemble {len(as_of)} rows"):
-        return assemble(states, as_of / 1e6, schema)
+    def compute(customer_id: Texts, as_of: Int64) -> Rows:
+        states = history(build, pd.DataFrame({CUSTOMER_ID: customer_id, AS_OF: as_times(as_of)}), progress)
+        with progress.step(f"assemble {len(as_of)} rows"):
+            return assemble(states, as_of / 1e6, schema)
+
+    if store is None:
+        return compute(customer_id, as_of)
+    return store.rows(build, customer_id, as_of, schema, compute)
 
 
 def require_take_ups(data: Dataset, what: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from features.schema import Bool, Float64, Texts
 from serving.question import Question
 from training import metrics
-from training.bootstrap import Interval, paired
+from training.bootstrap import Interval, intervals, paired
 from training.breadth import breadth
 from training.dataset import Dataset
 from training.targeting import targeting
@@ -101,6 +101,53 @@ def compare(
         if other in judged and other != name
     }
     return Comparison(judged, differences, len(data))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What models said of one part of the rows, each asked once and judged once.
+
+    families: their names; counted: what counting alone says. said: float64 [n, m] of both, by name.
+    differences: (model, other) → metric → interval of (model - other): of every family to every earlier one, and to
+    counting.
+    """
+
+    families: tuple[str, ...]
+    counted: tuple[str, ...]
+    said: Mapping[str, Float64]
+    judged: Mapping[str, Judged]
+    differences: Mapping[tuple[str, str], Mapping[str, Interval]]
+    rows: int
+
+    @classmethod
+    def of(cls, said: Mapping[str, Float64], counting: Mapping[str, Float64], data: Judgeable, seed: int) -> Judgement:
+        """said: of every family, the prior first."""
+        together = {**said, **counting}
+        judged = {name: judge(values, data) for name, values in together.items()}
+        names, counted = tuple(said), tuple(counting)
+        pairs = [(one, other) for place, one in enumerate(names) for other in (*names[:place], *counted)]
+        both = {
+            (*pair, metric): judged[pair[0]].per_row[metric] - judged[pair[1]].per_row[metric]
+            for pair in pairs
+            for metric in judged[pair[0]].per_row
+        }
+        found = intervals(both, data.customer_id, seed)  # all with the same draws, which is what takes long
+        differences: dict[tuple[str, str], dict[str, Interval]] = {pair: {} for pair in pairs}
+        for (one, other, metric), interval in found.items():
+            differences[one, other][metric] = interval
+        return cls(names, counted, together, judged, differences, len(data))
+
+    def difference(self, one: str, other: str) -> Mapping[str, Interval]:
+        """Metric → interval of (one - other)."""
+        if (one, other) in self.differences:
+            return self.differences[one, other]
+        return {metric: interval.negated for metric, interval in self.differences[other, one].items()}
+
+    def comparison(self, name: str) -> Comparison:
+        """One family beside the prior and counting."""
+        others = [other for other in (PRIOR, *self.counted) if other != name]
+        judged = {one: self.judged[one] for one in (name, *others)}
+        return Comparison(judged, {other: self.difference(name, other) for other in others}, self.rows)
 
 
 def primary_metric(data: Judgeable) -> str:

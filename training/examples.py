@@ -22,6 +22,7 @@ class Examples:
     taken: bool [n, m], candidates taken at all within the horizon, for calibration; None = those that were
     chosen.
     at: float64 [n], time of the choice (seconds since 1970 UTC), for priors that forget; None = unknown.
+    groups: [m], the group of each candidate as a number, for candidates without a history; none: all are one group.
     """
 
     rows: Rows
@@ -30,6 +31,7 @@ class Examples:
     weight: Float32
     taken: Bool | None = None
     at: Float64 | None = None
+    groups: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.rows)
@@ -48,6 +50,10 @@ class Examples:
             raise ValueError(f"taken is [{n}, m], however it is {self.taken.shape}")
         if self.at is not None and self.at.shape != (n,):
             raise ValueError(f"at is [{n}], however it is {self.at.shape}")
+        if self.groups and len(self.groups) != self.available.shape[1] - 1:
+            raise ValueError(
+                f"groups are of the {self.available.shape[1] - 1} candidates, however {self.groups} is not"
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,6 +67,7 @@ class Examples:
             self.weight[index],
             None if self.taken is None else self.taken[index],
             None if self.at is None else self.at[index],
+            self.groups,
         )
 
 

@@ -10,6 +10,7 @@ from features.errors import InputError
 from features.progress import SILENT, Progress
 from serving.choice import Question, Scorer
 from training.examples import Examples
+from training.settings import DEFAULTS, Settings, Watch
 
 Plain = bool | int | float | str
 
@@ -18,9 +19,10 @@ Plain = bool | int | float | str
 class Fitted:
     """A fitted scorer and how it came about.
 
-    rounds: boosting rounds or epochs that the validation examples chose; 0 for the prior.
+    rounds: boosting rounds, epochs or keys that the validation examples chose; 0 for the prior and an ensemble.
     seconds: of fitting. params: plain values, for the run's record.
     importance: share of the gain per column of a pair line, sums to 1; None where a family has none.
+    parts: the members of an ensemble; empty for every other family.
     """
 
     scorer: Scorer
@@ -28,6 +30,7 @@ class Fitted:
     seconds: float
     params: dict[str, Plain] = field(default_factory=dict)
     importance: dict[str, float] | None = None
+    parts: tuple[Fitted, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,18 @@ class Family:
     module: str
 
     def fit(
-        self, question: Question, train: Examples, valid: Examples, seed: int = 0, progress: Progress = SILENT
+        self,
+        question: Question,
+        train: Examples,
+        valid: Examples,
+        seed: int = 0,
+        progress: Progress = SILENT,
+        settings: Settings = DEFAULTS,
+        watch: Watch | None = None,
     ) -> Fitted:
-        """Fit on `train`; `valid` (later in time) chooses when to stop."""
-        fitted: Fitted = import_module(self.module).fit(question, train, valid, seed, progress)
+        """Fit on `train`; `valid` (later in time) chooses when to stop. settings, watch: of a family with a SPACE."""
+        own = {"settings": settings, "watch": watch} if settings or watch else {}
+        fitted: Fitted = import_module(self.module).fit(question, train, valid, seed, progress, **own)
         return fitted
 
     def refit(self, question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
@@ -66,4 +77,7 @@ def require_examples(question: Question, **sets: Examples) -> None:
             raise ValueError(f"{name} has m + 1 = {width} options, however {examples.available.shape[1]}")
 
 
-FAMILIES: Mapping[str, Family] = {name: Family(name, f"training.fit_{name}") for name in ("prior", "lightgbm", "torch")}
+FAMILIES: Mapping[str, Family] = {
+    name: Family(name, f"training.fit_{name}") for name in ("prior", "counts", "lightgbm", "torch", "ensemble")
+}
+"""In the order of the ladder, see there."""

@@ -9,8 +9,9 @@ of any size):
 
 Popularity is thereby divided by exposure. Candidates with little exposure are drawn to the candidates' common
 rate by a Gamma prior (Caron and Doucet 2012, "Efficient Bayesian inference for generalized Bradley-Terry
-models", section 2), worth `EVIDENCE` choices. The outside option is not drawn anywhere, so its average
-probability is the observed rate.
+models", section 2), worth `EVIDENCE` choices. Where candidates have groups, each is drawn to its group's rate, and
+that to the common one, so a product without a history stands where its group's sales put it. The outside option is
+not drawn anywhere, so its average probability is the observed rate.
 """
 
 from __future__ import annotations
@@ -83,15 +84,19 @@ def choose_half_life(train: Examples, valid: Examples) -> float | None:
 
 def log_popularity(examples: Examples, half_life_days: float | None = None) -> Float32:
     """Log-utilities, float32 [m + 1], centred on the candidates' mean; see the module's formula."""
-    patterns, chosen, weight = _by_pattern(_forget(examples, half_life_days))
+    patterns, chosen, weight = _by_pattern(forgetting(examples, half_life_days))
     inside = np.arange(chosen.size) < chosen.size - 1
+    group = np.array([*(examples.groups or (0,) * (chosen.size - 1)), -1])  # [m + 1]
+    group[-1] = group.max() + 1
     offered = patterns.T @ weight > 0  # [m + 1]
     theta = np.ones(chosen.size)
     for _ in range(ITERATIONS):
         exposure = patterns.T @ (weight / (patterns @ theta))  # [m + 1]
         common = max(chosen[inside].sum(), 1e-3) / max(exposure[inside].sum(), 1e-12)
+        of_group = (np.bincount(group, chosen) + EVIDENCE) / (np.bincount(group, exposure) + EVIDENCE / common)
+        rate = of_group[group]  # [m + 1]
         drawn = np.where(inside, EVIDENCE, 0.0)
-        updated = (chosen + drawn) / np.maximum(exposure + drawn / common, 1e-12)
+        updated = (chosen + drawn) / np.maximum(exposure + drawn / rate, 1e-12)
         updated = np.where(offered | inside, np.maximum(updated, 1e-9 * common), common)
         updated /= np.exp(np.log(updated[inside]).mean())
         moved = np.abs(np.log(updated / theta)).max()
@@ -112,7 +117,8 @@ def _by_pattern(examples: Examples) -> tuple[Float64, Float64, Float64]:
     return patterns.astype(np.float64), chosen * scale, weight * scale
 
 
-def _forget(examples: Examples, half_life_days: float | None) -> Examples:
+def forgetting(examples: Examples, half_life_days: float | None) -> Examples:
+    """The examples with the weight of old choices halved every so many days; None = as they are."""
     if half_life_days is None or examples.at is None:
         return examples
     age = (examples.at.max() - examples.at) / DAY

@@ -11,12 +11,15 @@ from features.schema import Float64, RowSchema
 from training import calibration_by, cost, plots, predictions
 from training.contenders import Contender
 from training.dataset import Dataset
-from training.evaluate import PRIOR, Comparison, baselines
+from training.evaluate import PRIOR, Comparison, Judgement
+from training.ladder import FILE as LADDER_FILE
+from training.ladder import Ladder
 from training.plan import Plan
 from training.predictions import Predictions
 from training.slices import slices
 from training.split import Split
 from training.track import Run, Tracking
+from training.tune import keep_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +57,7 @@ def describe(run: Run, plan: Plan, build: Build, schema: RowSchema, data: Datase
             "until": plan.end_time.isoformat(),
             "seed": order.seed,
             "split": "time" if split.borders else "customer",
+            "tune": order.tune,
             "rows": len(data),
             "rows_train": len(split.train),
             "rows_valid": len(split.valid),
@@ -86,15 +90,19 @@ def keep_family(
         child.params({**contender.fitted.params, "family": name, "fitted_rounds": contender.fitted.rounds})
         child.metrics({**on_valid.flat(name, "valid"), **on_test.flat(name, "test")})
         child.metrics({"cost/fit_seconds": contender.fitted.seconds})
+        if contender.tuned is not None:
+            keep_trials(child, tracking, experiment, contender.tuned)
 
 
-def said_of_test(parts: Mapping[str, Dataset], contenders: Mapping[str, Contender], family: str) -> dict[str, Float64]:
+def said_of_test(test: Judgement, family: str) -> dict[str, Float64]:
     """Probabilities of the test rows, float64 [n, m] each: of the chosen family (`model`), the prior and counting."""
-    test = parts["test"]
-    said = baselines(parts["train"], test)
-    for name, contender in ((PRIOR, contenders[PRIOR]), (predictions.MODEL, contenders[family])):
-        said[name] = contender.model.probabilities(test.rows, test.available)
-    return said
+    said = {name: test.said[name] for name in (*test.counted, PRIOR)}
+    return said | {predictions.MODEL: test.said[family]}
+
+
+def keep_ladder(run: Run, ladder: Ladder) -> None:
+    """Every rung's difference to the one below it, with its interval."""
+    run.text(ladder.to_json(), LADDER_FILE)
 
 
 def keep_said(

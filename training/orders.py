@@ -1,6 +1,6 @@
 """The order of a run as it is kept with it: with the bank's data and features, all that is needed to make it again.
 
-order/order.json            model, family, horizon_days, until, seed, split, attribution, and how many entities
+order/order.json            model, family, horizon_days, until, seed, split, attribution, tune, and how many entities
 order/entities.parquet      the rows that were asked for, where some were: customer_id, as_of and, where given, eligible
 """
 

@@ -44,6 +44,8 @@ class Order:
     split: SplitBy = "time"
     attribution: str = LAST_TOUCH
     """The rule by which a take-up that names no decision gets one."""
+    tune: int = 0
+    """Settings that each family tries before it is fitted; 0 = its defaults."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,18 @@ class Plan:
     told: int
     """µs until which the tables tell of take-ups: from there snapshots count back."""
 
-    def spine(self, bank: Bank, end: int, since: int = 0) -> Spine:
-        """The rows since <= as_of whose label is known at `end`; the bank holds nothing later than `end`."""
+    def spine(self, bank: Bank, end: int, since: int = 0, decided: Outcomes | None = None) -> Spine:
+        """The rows since <= as_of whose label is known at `end`; the bank holds nothing later than `end`.
+
+        decided: what `outcomes` found of the same bank and end, where it was asked already; None: found here.
+        """
         order = self.order
         if self.source == "messages" or self.source == "touches":
             return channel_spine(
                 bank, self.source, end, self.horizon, order.entities, since, attribution=order.attribution
             )
-        return product_spine(bank, self.source, end, self.horizon, order.entities, since, attribution=order.attribution)
+        decided = decided or self.outcomes(bank, end)
+        return product_spine(bank, self.source, end, self.horizon, order.entities, since, decided=decided)
 
     def outcomes(self, bank: Bank, end: int) -> Outcomes | None:
         """What became of the decisions among the rows by `end`; None where no row is a decision."""

@@ -6,42 +6,65 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from features.progress import Progress
-from training.contenders import Contender, choose, families, fit, flat_test, judge_all
-from training.evaluate import Comparison, primary_metric
+from training.contenders import Contender, fit_all, flat_test, judge_all
+from training.evaluate import Comparison, Judgement, primary_metric
 from training.families import FAMILIES
+from training.ladder import Ladder, climb
 from training.plan import Order
 from training.prepared import Prepared
 
 
 @dataclass(frozen=True)
 class Race:
-    """All by name of the family. family, reason: which was chosen, and why."""
+    """contenders: by name of the family. valid, test: what they said of these parts. ladder: which was chosen, why."""
 
     contenders: Mapping[str, Contender]
-    on_valid: Mapping[str, Comparison]
-    on_test: Mapping[str, Comparison]
-    family: str
-    reason: str
+    valid: Judgement
+    test: Judgement
+    ladder: Ladder
+
+    @property
+    def family(self) -> str:
+        return self.ladder.family
+
+    @property
+    def reason(self) -> str:
+        return self.ladder.reason
+
+    @property
+    def on_valid(self) -> Mapping[str, Comparison]:
+        """Every family beside the prior and counting."""
+        return {name: self.valid.comparison(name) for name in self.contenders}
+
+    @property
+    def on_test(self) -> Mapping[str, Comparison]:
+        return {name: self.test.comparison(name) for name in self.contenders}
 
     def flat(self) -> dict[str, float]:
-        """Metrics of the chosen family, `valid/…` and `test/…`."""
+        """Metrics of the chosen family, `valid/…` and `test/…`, and of the ladder."""
         return {
-            **self.on_valid[self.family].flat(self.family, "valid"),
-            **self.on_test[self.family].flat(self.family, "test"),
+            **self.valid.comparison(self.family).flat(self.family, "valid"),
+            **self.test.comparison(self.family).flat(self.family, "test"),
+            **self.ladder.flat(),
         }
 
     def shown(self) -> dict[str, dict[str, float]]:
         """Metrics on test of every family and of counting, by plain names."""
-        shown = {name: flat_test(self.on_test[name], name) for name in self.contenders}
-        counted = self.on_test[self.family].judged
+        shown = {name: flat_test(comparison, name) for name, comparison in self.on_test.items()}
+        counted = self.test.comparison(self.family).judged
         return shown | {name: dict(judged.values) for name, judged in counted.items() if name not in FAMILIES}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found by tuning."""
+        return tuple(one.tuned.told(name) for name, one in self.contenders.items() if one.tuned is not None)
 
 
 def run_race(prepared: Prepared, order: Order, progress: Progress) -> Race:
     """Fit the families that were ordered, judge them on valid and test, and choose."""
     parts = prepared.parts
-    contenders = {name: fit(name, parts, order.seed, progress) for name in families(order.family)}
-    on_valid = judge_all(contenders, parts["train"], parts["valid"], order.seed)
-    on_test = judge_all(contenders, parts["train"], parts["test"], order.seed)
-    family, reason = choose(order, on_valid, on_test, primary_metric(parts["valid"]))
-    return Race(contenders, on_valid, on_test, family, reason)
+    contenders = fit_all(order.family, parts, order.seed, progress, order.tune)
+    with progress.step("judge the families"):
+        valid, test = (judge_all(contenders, parts["train"], parts[name], order.seed) for name in ("valid", "test"))
+    ladder = climb(order.family, valid, test, primary_metric(parts["valid"]))
+    return Race(contenders, valid, test, ladder)

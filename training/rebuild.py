@@ -17,6 +17,7 @@ from features.errors import ArtefactError, InputError
 from features.progress import SILENT, Progress
 from serving.content_model import CONTENT_MODEL
 from serving.registry import TIMING_MODEL
+from training.commands.cli_sequence import SEQUENCE_NAME
 from training.content.train_content import train_content
 from training.finished import FinishedRun
 from training.orders import order_of
@@ -88,6 +89,10 @@ def train_again(
     order: Order, build: Build, apart: Tracking, code: Mapping[str, str], against: Rival | None, progress: Progress
 ) -> Trained:
     """The training that the order's model has."""
+    if order.family == SEQUENCE_NAME:
+        from training.sequence.train_sequence import train_sequence  # imports torch, seconds
+
+        return train_sequence(order, build, apart, code, progress)
     if order.model in MODELS:
         return train(order, build, apart, code, progress, against)
     if order.model == CONTENT_MODEL:
@@ -134,14 +139,15 @@ def recorded_rival(found: FinishedRun, order: Order, tracking: Tracking) -> tupl
 
 
 def metrics_of(tracking: Tracking, run_id: str) -> dict[str, float]:
-    """All metrics of a run and of its nested runs but those of cost."""
+    """All metrics of a run and of its nested runs, and of theirs (trials), but those of cost."""
     run = tracking.client.get_run(run_id)
     nested = tracking.client.search_runs(
         [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1000
     )
     found = dict(run.data.metrics)
     for one in nested:
-        found |= {f"{one.info.run_name}: {name}": value for name, value in one.data.metrics.items()}
+        within = metrics_of(tracking, one.info.run_id)
+        found |= {f"{one.info.run_name}: {name}": value for name, value in within.items()}
     return {name: value for name, value in found.items() if not name.rpartition(": ")[2].startswith(COST)}
 
 

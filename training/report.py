@@ -56,12 +56,15 @@ def champion_lines(found: Mapping[str, float]) -> list[str]:
 
 
 def cost_lines(cost: Mapping[str, float]) -> list[str]:
-    """Size, memory and waiting, in one line; nothing where they were not measured."""
+    """Size, memory, rows and waiting, in one line; nothing where they were not measured."""
     parts = []
     if "model_bytes" in cost:
         parts.append(f"{cost['model_bytes'] / 1e6:.2f} MB of model")
     if "peak_memory_mb" in cost:
         parts.append(f"{cost['peak_memory_mb']:,.0f} MB of memory")
+    if "rows_seconds" in cost:
+        rows = f"{cost['rows_computed']:,.0f} rows computed and {cost['rows_reused']:,.0f} used again"
+        parts.append(f"{rows} in {cost['rows_seconds']:.1f} s, the refit {cost['refit_seconds']:.1f} s")
     if "latency_ms_p50" in cost:
         parts.append(f"a customer waits {cost['latency_ms_p50']:.2f} ms (99 % {cost['latency_ms_p99']:.2f} ms)")
     return [f"cost: {', '.join(parts)}"] if parts else []

@@ -31,6 +31,7 @@ from training.track import PRIOR_FOLDER
 
 if TYPE_CHECKING:
     from features.home import Build
+    from training.row_store import RowStore
     from training.track import Tracking
 
 FOREVER = np.iinfo(np.int64).max
@@ -53,13 +54,15 @@ class Rival:
         reason = misfit(self.model.row_schema, row_schema(build.bank))
         return reason or other_question(self.model.question, question)
 
-    def answers(self, test: Dataset, build: Build, progress: Progress = SILENT) -> Float64:
+    def answers(
+        self, test: Dataset, build: Build, progress: Progress = SILENT, store: RowStore | None = None
+    ) -> Float64:
         """Its probabilities on the test rows of another run, float64 [n, m]; NaN rows where it may have learned."""
         answers = np.full(test.available.shape, np.nan)
         later = test.spine.as_of > self.until
         if later.any():
             rows = test.take(later)
-            seen = rows_at(build, rows.customer_id, rows.spine.as_of, self.model.row_schema, progress)
+            seen = rows_at(build, rows.customer_id, rows.spine.as_of, self.model.row_schema, progress, store)
             answers[later] = self.model.probabilities(seen, rows.available)
         if self.said is not None:
             here, there = Predictions.of(test, {}, {}).shared_with(self.said)
@@ -146,8 +149,10 @@ class Asked:
         return {name: value for name, value in found.items() if CHAMPION in name}
 
 
-def ask(champion: Rival | None, test: Dataset, build: Build, progress: Progress = SILENT) -> Asked:
-    """Ask the champion about the test rows of another run."""
+def ask(
+    champion: Rival | None, test: Dataset, build: Build, progress: Progress = SILENT, store: RowStore | None = None
+) -> Asked:
+    """Ask the champion about the test rows of another run. store: see `rows_at`."""
     if champion is None:
         return Asked(None, {})
     unfit = champion.unfit(test.question, build)
@@ -155,6 +160,6 @@ def ask(champion: Rival | None, test: Dataset, build: Build, progress: Progress 
         return Asked(champion, {}, unfit)
     with progress.step(f"ask the champion, version {champion.version}"):
         try:
-            return Asked(champion, {CHAMPION: champion.answers(test, build, progress)})
+            return Asked(champion, {CHAMPION: champion.answers(test, build, progress, store)})
         except ArtefactError as error:
             return Asked(champion, {}, str(error))

@@ -27,6 +27,7 @@ from serving.settings import Settings
 from training.content.train_content import train_content
 from training.labels import ModelNotPossible
 from training.plan import MODELS, Order
+from training.row_store import RowStore
 from training.stable import hashes
 from training.terminal import Terminal
 from training.track import Tracking
@@ -95,7 +96,8 @@ def train_all(
     trained: list[Trained] = []
     left_out: dict[str, str] = {}
     jobs: dict[str, Callable[[], Trained]] = {
-        model: partial(train, Order(model, seed=seed), build, tracking, tags, terminal) for model in MODELS
+        model: partial(train, Order(model, seed=seed), build, tracking, tags, terminal, store=RowStore.beside(build))
+        for model in MODELS
     }
     content = Order(CONTENT_MODEL, seed=seed)
     jobs[CONTENT_MODEL] = partial(train_content, content, build, tracking, tags, terminal)

@@ -7,8 +7,8 @@ entity     a row somebody asked for: all take-ups within the horizon.
 decision   an offer of the log: the offered product or nothing, judged when the response window has closed. Of the
            bank's own log where it is all there is to learn from; of the ledger of served decisions always.
 occasion   the moment before a take-up: something was taken, the question is what. Nothing is not an option.
-snapshot   every customer every horizon, counted back from the end of what the bank tells: mostly nothing. Teaches how
-           likely a take-up is.
+snapshot   every customer every horizon from the first fact on, and at the newest moment whose window has closed: mostly
+           nothing. Teaches how likely a take-up is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pandas as pd
 
 from features.columns import AS_OF, CUSTOMER_ID, ELIGIBLE, Event
 from features.schema import Bool, Int64, Texts
-from training.attribution import CLOSES, LAST_TOUCH
+from training.attribution import CLOSES
 from training.labels import AT, DAY, WHAT, Events, ModelNotPossible, first_known, take_ups, told_until
 from training.outcomes import OPEN, Outcomes, offers, outcomes
 from training.stable import under_cap
@@ -36,6 +36,8 @@ JUST_BEFORE = 1
 CAP = 40_000
 """Rows of one sort, at most."""
 NEARLY_ALL = 0.99
+STEPS = 12
+"""Of the newest snapshot, in a horizon: so much of the newest labels is not learned from, and computed as seldom."""
 
 
 @dataclass(frozen=True)
@@ -139,19 +141,22 @@ def product_spine(
     entities: pd.DataFrame | None = None,
     since: int = 0,
     cap: int = CAP,
-    attribution: str = LAST_TOUCH,
+    decided: Outcomes | None = None,
 ) -> Spine:
-    """Rows with since <= as_of whose window closed by `end`. All times µs; the bank holds nothing later than `end`."""
+    """Rows with since <= as_of whose window closed by `end`. All times µs; the bank holds nothing later than `end`.
+
+    decided: what became of the offers by `end`; None: found here.
+    """
     taken = take_ups(bank)
     if source == "entities" and entities is not None:
         return entity_rows(bank, taken, end, horizon, entities, since)
     if source == "decisions":
-        found = outcomes(bank, end, horizon, attribution)
+        found = decided or outcomes(bank, end, horizon)
         return decision_rows(bank, found, since).capped(2 * cap).sorted()
     occasions = occasion_rows(bank, taken, since).capped(cap)
     parts = [occasions, snapshot_rows(bank, taken, told_until(bank, end), horizon, since).capped(cap)]
     if bank.served.known.num_rows:
-        found = outcomes(bank, end, horizon, attribution).of_ledger
+        found = (decided or outcomes(bank, end, horizon)).of_ledger
         parts.append(decision_rows(bank, found, since).capped(cap))
     return joined(parts).sorted()
 
@@ -206,15 +211,29 @@ def occasion_rows(bank: Bank, taken: pd.DataFrame, since: int = 0) -> Spine:
 
 
 def snapshot_times(begin: int, end: int, horizon: int) -> Int64:
+    """Moments begin, begin + horizon, ... whose windows closed by `end`, and the newest such moment; newest first.
+
+    Those stay where they are when the end moves on, so that their rows can be used again. The newest moves in steps of
+    horizon / STEPS, and stands for the one before where that lies less than half a horizon back.
+    """
+    step = max(horizon // STEPS, 1)
+    if begin + horizon > end:
+        return np.array([], dtype=np.int64)
+    newest = begin + (end - horizon - begin) // step * step
+    fixed = np.arange(begin, newest - horizon // 2 + 1, horizon, dtype=np.int64)
+    return np.append(fixed, newest)[::-1]
+
+
+def counted_back(begin: int, end: int, horizon: int) -> Int64:
     """Moments end - horizon, end - 2 horizon, ... that are not before `begin`; newest first."""
     count = max(0, (end - begin) // horizon)
     return end - horizon * np.arange(1, count + 1, dtype=np.int64)
 
 
 def snapshot_rows(bank: Bank, taken: pd.DataFrame, end: int, horizon: int, since: int = 0) -> Spine:
-    """Every customer known at the time, every horizon backwards from the end."""
+    """Every customer known at the time, at each snapshot; since: rows to judge on, counted back from `end`."""
     known = first_known(bank)
-    times = snapshot_times(int(known.min()), end, horizon)
+    times = (counted_back if since else snapshot_times)(int(known.min()), end, horizon)
     ids, begin = known.index.to_numpy(dtype=object), known.to_numpy(np.int64)
     present = [begin <= time for time in times if time >= since]
     customer_id = np.concatenate([ids[mask] for mask in present]) if present else np.array([], dtype=object)

@@ -17,6 +17,8 @@ from training.stable import hashes, shares
 
 SHARES = (0.70, 0.15, 0.15)
 """Aimed at: train, valid, test."""
+NEWEST = 0.2
+"""Aimed at: the newest part of train, where settings are tuned."""
 CANDIDATE_BORDERS = 100
 
 
@@ -58,6 +60,28 @@ def by_time(as_of: Int64, closes: Int64, sort: Texts, grid: Int64 | None = None)
     test = np.flatnonzero(as_of >= begin_test)
     embargoed = len(as_of) - len(train) - len(valid) - len(test)
     return Split(train, valid, test, embargoed, (begin_valid, begin_test))
+
+
+def newest(as_of: Int64, closes: Int64, sort: Texts) -> tuple[Int64, Int64]:
+    """Positions of the older rows and of the newest, with an embargo between them; both empty where no border parts.
+
+    as_of, closes: int64 [n], µs. The border is that for which both, of every sort of rows, come nearest to their share.
+    """
+    quantiles = np.linspace(0.01, 0.99, CANDIDATE_BORDERS - 1)
+    names = np.unique(sort.astype(str))
+    found = [np.quantile(as_of[sort == name], quantiles, method="lower") for name in names]
+    borders = np.unique(np.concatenate([*found, np.array([])]).astype(np.int64))
+    worst = np.full(len(borders), np.inf)
+    for name in names:
+        opened, closed = np.sort(as_of[sort == name]), np.sort(closes[sort == name])
+        older = np.searchsorted(closed, borders, side="right") / ((1 - NEWEST) * len(opened))
+        later = (len(opened) - np.searchsorted(opened, borders, side="left")) / (NEWEST * len(opened))
+        worst = np.minimum(worst, np.minimum(older, later))
+    if not len(borders) or worst.max() <= 0:
+        nothing = np.array([], dtype=np.int64)
+        return nothing, nothing
+    border = borders[int(worst.argmax())]
+    return np.flatnonzero(closes <= border), np.flatnonzero(as_of >= border)
 
 
 def _fullness(as_of: Int64, closes: Int64, borders: Int64) -> Float64:

@@ -4,9 +4,9 @@ Several processes that open a fresh SQLite backend at one moment race in its sch
 once, under a lock. A run carries the process that made it; where that is gone, the next start marks it KILLED.
 One schema for every model and family:
 
-params     the order (model, family, horizon_days, attribution, until, seed, split), the rows of each part, what was
-           chosen (chosen_family, calibration, rounds), and champion_version, champion_run, champion_rows where there
-           was a champion to compare with
+params     the order (model, family, horizon_days, attribution, until, seed, split, tune), the rows of each part, what
+           was chosen (chosen_family, calibration, rounds), and champion_version, champion_run, champion_rows where
+           there was a champion to compare with
 metrics    valid/<metric>, test/<metric>, unseen/<metric> (beyond `until`); <part>/<metric>_minus_<other> with _low and
            _high against the prior, counting and, on test, the champion; cost/<what> for all that depends on the clock
            or the machine, which "identical metrics" leaves out
@@ -14,11 +14,12 @@ tags       git_commit, lock_sha256 (the code); nextbest.data, nextbest.features,
            from); nextbest.reason (why this family); nextbest.gate, nextbest.gate_reasons (what the gate said);
            nextbest.host, .boot, .pid, .started (whose run it is)
 inputs     the data set, by name and fingerprint
-artefacts  model/ prior/ order/ predictions/ calibration/ reference/ labels/ plots/ gate/ comparisons/ card.md
+artefacts  model/ prior/ order/ ladder/ predictions/ calibration/ reference/ labels/ plots/ gate/ comparisons/ card.md
 
 Nested runs (`run(..., parent=…)`) are parts of a run: the families that it chose among, and trials or folds where it
 has any. They carry the tag nextbest.part (family, trial, fold), the parameters of what they fitted and metrics of the
-same names, and no artefacts; who compares runs finds them by mlflow.parentRunId.
+same names, and no artefacts; who compares runs finds them by mlflow.parentRunId. Trials of `--tune` are nested in their
+family's run: inner/log_loss on the newest rows of train, and the tag nextbest.stopped where a trial was given up.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from training import cost
 from training.dataset import Dataset, dataset, rows_at
 from training.evaluate import PRIOR, baselines, compare
 from training.families import FAMILIES, Fitted
-from training.kept import describe, keep_family, keep_models, keep_said, said_of_test
+from training.kept import describe, keep_family, keep_ladder, keep_models, keep_said, said_of_test
 from training.labels import last_fact
 from training.monitoring import reference
 from training.orders import keep_order
@@ -37,6 +37,7 @@ from training.track import MODEL_FOLDER, PRIOR_FOLDER, Run, Tracking
 
 if TYPE_CHECKING:
     from features.home import Build
+    from training.row_store import RowStore
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,25 @@ def train(
     tags: Mapping[str, str],
     progress: Progress = SILENT,
     rival: Rival | None = None,
+    store: RowStore | None = None,
 ) -> Trained:
     """Train, judge and register one model, and let the gate decide whether it serves.
 
-    rival: whom to compare with; None: the present champion. Raises ModelNotPossible, InputError before anything is
-    written.
+    rival: whom to compare with; None: the present champion. store: of rows that were computed before; None: compute
+    all, with the same result. Raises ModelNotPossible, InputError before anything is written.
     """
     started = time.perf_counter()
     cost.forget_peak()
-    prepared = prepare(order, build, progress)
+    prepared = prepare(order, build, progress, store)
     experiment = tracking.experiment(order.model)
     tracking.mark_killed(experiment)
     with tracking.run(experiment, f"{order.model} {order.family}", tags) as run:
         keep_prepared(run, prepared, build)
         race = run_race(prepared, order, progress)
-        for name in race.contenders:
-            keep_family(run, tracking, experiment, name, race.contenders[name], race.on_valid[name], race.on_test[name])
+        on_valid, on_test = race.on_valid, race.on_test
+        for name, contender in race.contenders.items():
+            keep_family(run, tracking, experiment, name, contender, on_valid[name], on_test[name])
+        keep_ladder(run, race.ladder)
         frozen, prior, again = fit_again(prepared, race, order.seed, progress)
         sizes = keep_models(run, {MODEL_FOLDER: frozen, PRIOR_FOLDER: prior})
         found = race.flat() | beyond(prepared, build, frozen, order.seed, progress)
@@ -93,13 +97,14 @@ def train(
         run.params({"chosen_family": race.family, "calibration": frozen.calibration.kind, "rounds": again.rounds})
         run.tags({"nextbest.reason": race.reason})
 
-        asked = ask(rival or present_champion(order.model, tracking), prepared.test, build, progress)
+        asked = ask(rival or present_champion(order.model, tracking), prepared.test, build, progress, store)
         against = keep_answers(run, prepared, race, asked, order.seed)
         reference.keep(run, frozen, prepared.parts["train"], prepared.test)
         with progress.step("measure how soon one customer is answered"):
             spent = cost.latency_metrics(waiting(frozen, asked.fit, prepared.test, build))
         spent |= cost.of_training(started, sizes[MODEL_FOLDER])
         spent["fit_seconds"] = race.contenders[race.family].fitted.seconds + again.seconds
+        spent |= {"refit_seconds": again.seconds, **prepared.spent}
         run.metrics(cost.named(spent))
         version = tracking.register(order.model, run)
     with progress.step("ask the gate"):
@@ -113,7 +118,7 @@ def train(
         prepared.counts,
         found,
         race.shown(),
-        prepared.notes + asked.notes,
+        prepared.notes + race.notes + asked.notes,
         time.perf_counter() - started,
         against,
         spent,
@@ -147,7 +152,7 @@ def keep_answers(run: Run, prepared: Prepared, race: Race, asked: Asked, seed: i
     Returns the differences to that champion.
     """
     test, importance = prepared.test, race.contenders[race.family].fitted.importance
-    said = said_of_test(prepared.parts, race.contenders, race.family) | dict(asked.said)
+    said = said_of_test(race.test, race.family) | dict(asked.said)
     against = asked.differences(said, test, seed)
     run.params(asked.params)
     run.metrics(against)
@@ -174,7 +179,7 @@ def beyond(prepared: Prepared, build: Build, frozen: ChoiceModel, seed: int, pro
     spine = plan.spine(build.bank, end, since=plan.end)
     if not len(spine):
         return {}
-    later = dataset(build, plan.question, spine, prepared.schema, progress)
+    later = dataset(build, plan.question, spine, prepared.schema, progress, prepared.store)
     if not later.spine.taken.any():
         return {}
     scored = baselines(prepared.data, later)

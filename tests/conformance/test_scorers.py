@@ -16,11 +16,12 @@ from features.errors import ArtefactError, InputError
 from features.schema import Bool, Rows
 from serving.calibration import IDENTITY
 from serving.choice import ChoiceModel, Scorer, ranks
+from training import fit_ensemble
 from training.examples import Examples, log_loss
 from training.families import FAMILIES, Fitted
 from training.fit_calibration import fit_calibration
 
-LEARNERS = ("lightgbm", "torch")
+LEARNERS = ("counts", "lightgbm", "torch", "ensemble")
 CARD = 1
 MakeWorld = Callable[..., Any]
 
@@ -56,17 +57,23 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def learn(name: str, kind: str, choice_world: MakeWorld) -> Learned:
+def learn(name: str, kind: str, choice_world: MakeWorld, known: Callable[[str, str], Learned] | None = None) -> Learned:
+    """known: gives families that were learned before, for the ensemble's members."""
     train, valid, unseen = (choice_world(rows, seed, **KINDS[kind]) for rows, seed in ((900, 1), (500, 2), (500, 3)))
-    fitted = FAMILIES[name].fit(train.question, train.examples, valid.examples, seed=7)
     prior = FAMILIES["prior"].fit(train.question, train.examples, valid.examples)
+    if name == "ensemble" and known is not None:
+        members = {other: known(other, kind).fitted for other in ("counts", "lightgbm", "torch")}
+        fitted = fit_ensemble.of(train.question, train.examples, members, prior)
+    else:
+        fitted = FAMILIES[name].fit(train.question, train.examples, valid.examples, seed=7)
     model = ChoiceModel(train.question, fitted.scorer, IDENTITY, train.examples.rows.schema)
     return Learned(name, unseen, fitted, model, prior)
 
 
 @pytest.fixture(scope="module")
 def learn_once(choice_world: MakeWorld) -> Callable[[str, str], Learned]:
-    return cache(lambda name, kind: learn(name, kind, choice_world))
+    known = cache(lambda name, kind: learn(name, kind, choice_world, known))
+    return known
 
 
 @pytest.fixture(params=FAMILIES)

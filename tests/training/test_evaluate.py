@@ -11,10 +11,9 @@ import pytest
 from features.schema import Rows, RowSchema
 from serving.question import Question
 from training import metrics
-from training.contenders import choose
+from training.bootstrap import Interval
 from training.dataset import Dataset
-from training.evaluate import baselines, clearly_better, compare, judge, primary_metric
-from training.plan import Order
+from training.evaluate import Judgement, baselines, clearly_better, compare, judge, primary_metric
 from training.spine import Spine
 
 Make = Callable[..., Dataset]
@@ -103,53 +102,24 @@ def test_the_metric_that_decides_fits_the_question(dataset: Make, candidates: in
     assert primary_metric(dataset([{0}] * 5, candidates, block)) == metric
 
 
-@pytest.fixture
-def contest(dataset: Make) -> Callable[[float], Any]:
-    """Families judged on 400 rows: the prior ranks at random, `lightgbm` is right in a share of the rest.
-
-    A share below 0: it is always wrong.
-    """
-
-    def make(share: float) -> Any:
-        draw = np.random.default_rng(0)
-        data = dataset([{int(number)} for number in draw.integers(8, size=400)], 8)
-        prior = draw.random((400, 8))
-        right = draw.random(400) < share
-        model = np.where(right[:, None] & data.spine.taken, 2.0, prior)
-        model = np.where(data.spine.taken, -1.0, prior) if share < 0 else model
-        scored = {"prior": prior, "lightgbm": model}
-        return {name: compare(name, scored, data, 0, ("prior",)) for name in scored}
-
-    return make
-
-
-def test_a_family_that_is_surely_better_is_promoted(contest: Any) -> None:
-    family, reason = choose(Order("m"), contest(0.5), contest(0.5), metrics.HR_AT_3)
-    assert family == "lightgbm"
-    assert "best on the validation rows" in reason
-
-
-def test_a_family_that_may_be_no_better_is_not_promoted_and_the_run_says_so(contest: Any) -> None:
-    family, reason = choose(Order("m"), contest(0.004), contest(0.5), metrics.HR_AT_3)
-    assert family == "prior"
-    assert "no family" in reason
-    assert choose(Order("m"), contest(0.0), contest(0.5), metrics.HR_AT_3)[0] == "prior"
-
-
-def test_a_family_that_was_asked_for_is_registered(contest: Any) -> None:
-    assert choose(Order("m", family="lightgbm"), contest(0.0), contest(0.0), metrics.HR_AT_3) == (
-        "lightgbm",
-        "asked for",
-    )
-
-
-def test_a_winner_that_is_surely_worse_on_the_newest_rows_is_not_shipped(contest: Any) -> None:
-    family, reason = choose(Order("m"), contest(0.5), contest(-1.0), metrics.HR_AT_3)
-    assert family == "prior"
-    assert "surely worse than the prior on the newest rows" in reason
-
-
-def test_lower_is_better_for_losses(contest: Any) -> None:
-    difference = contest(0.5)["lightgbm"].differences["prior"][metrics.HR_AT_3]
+def test_lower_is_better_for_losses() -> None:
+    difference = Interval(0.5, 0.4, 0.6)
     assert clearly_better(metrics.HR_AT_3, difference)
     assert not clearly_better(metrics.LOG_LOSS, difference)
+    assert clearly_better(metrics.LOG_LOSS, difference.negated)
+
+
+def test_a_judgement_says_of_every_pair_what_comparing_the_two_says(dataset: Make) -> None:
+    draw = np.random.default_rng(0)
+    data = dataset([{int(number)} for number in draw.integers(4, size=200)])
+    said = {name: draw.random((200, 4)) for name in ("prior", "one", "other")}
+    counting = {"popularity": draw.random((200, 4))}
+    judgement = Judgement.of(said, counting, data, 3)
+    alone = compare("other", {**said, **counting}, data, 3, ("prior", "one", "popularity"))
+    for rival in ("prior", "one", "popularity"):
+        assert judgement.difference("other", rival) == alone.differences[rival]
+    back = judgement.difference("one", "other")[metrics.HR_AT_1]
+    assert back == alone.differences["one"][metrics.HR_AT_1].negated
+    shown = judgement.comparison("other")
+    assert set(shown.differences) == {"prior", "popularity"}
+    assert shown.flat("other", "test").items() <= alone.flat("other", "test").items()

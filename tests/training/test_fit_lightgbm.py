@@ -124,6 +124,24 @@ def test_the_sampling_is_told(choice_world: Callable[..., Any], monkeypatch: pyt
     assert params["pairs"] == pytest.approx(1000, rel=0.2)
 
 
+def test_few_pairs_are_learned_in_small_steps_and_many_in_large_ones(choice_world: Callable[..., Any]) -> None:
+    world = choice_world(200, 1)
+    fitted = fit_lightgbm.fit(world.question, world.examples, choice_world(100, 2).examples)
+    assert fitted.params["learning_rate"] == fit_lightgbm.SLOW
+    assert fit_lightgbm.learning_rate(fit_lightgbm.FEW_PAIRS) == fit_lightgbm.SLOW
+    assert fit_lightgbm.learning_rate(fit_lightgbm.FEW_PAIRS + 1) == fit_lightgbm.FAST
+
+
+@pytest.mark.parametrize("rate", [fit_lightgbm.SLOW, fit_lightgbm.FAST])
+def test_a_refit_takes_as_many_steps_of_the_same_size(rate: float, choice_world: Callable[..., Any]) -> None:
+    """A refit has more pairs than the fit before it, perhaps more than are learned slowly."""
+    world = choice_world(200, 1)
+    fitted = fit_lightgbm.fit(world.question, world.examples, choice_world(100, 2).examples)
+    before = replace(fitted, rounds=3, params={**fitted.params, "learning_rate": rate})
+    again = fit_lightgbm.refit(world.question, world.examples, before)
+    assert (again.rounds, again.params["learning_rate"]) == (3, rate)
+
+
 def test_training_and_scoring_read_the_same_lines(choice_world: Callable[..., Any]) -> None:
     world = choice_world(50, 1)
     layout = Layout.of(world.question, world.examples.rows.schema)

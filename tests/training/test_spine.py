@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 
 from training.labels import DAY, ModelNotPossible, cut, take_ups
 from training.spine import (
+    STEPS,
     Spine,
     default_horizon,
     occasion_rows,
     product_source,
     product_spine,
     snapshot_rows,
+    snapshot_times,
 )
 
 Days = Callable[[float], int]
@@ -54,20 +57,43 @@ def test_an_occasion_is_one_microsecond_before_and_holds_everything_taken_then(w
     assert list(spine.closes) == [day(10), day(12)]
 
 
-def test_snapshots_count_back_from_the_end_and_see_only_the_window_after_them(world: Any, day: Days) -> None:
+def test_snapshots_see_only_the_window_after_them_and_the_newest_that_has_closed(world: Any, day: Days) -> None:
     world.knows(anna=0, ben=45)
-    world.event("anna", 40, "converted", product_id="loan")  # at the snapshot itself: known, not a label
-    world.event("anna", 70, "converted", product_id="card")  # at the end of the window: a label
-    world.event("ben", 71, "converted", product_id="loan")
+    world.event("anna", 30, "converted", product_id="loan")  # at the snapshot itself: known, not a label
+    world.event("anna", 60, "converted", product_id="card")  # at the end of the window: a label
+    world.event("ben", 81, "converted", product_id="loan")
     bank = world.bank
-    spine = snapshot_rows(bank, take_ups(bank), day(100), 30 * DAY)
+    spine = snapshot_rows(bank, take_ups(bank), day(104), 30 * DAY)
     assert sorted(listed(spine)) == [
-        ("snapshot", "anna", day(10), {"loan"}),
-        ("snapshot", "anna", day(40), {"card"}),
-        ("snapshot", "anna", day(70), set()),
-        ("snapshot", "ben", day(70), {"loan"}),
+        ("snapshot", "anna", day(0), {"loan"}),
+        ("snapshot", "anna", day(30), {"card"}),
+        ("snapshot", "anna", day(72.5), set()),  # day 60 lies less than half a horizon before: this stands for it
+        ("snapshot", "ben", day(72.5), {"loan"}),
     ]
     assert spine.outside.all()
+
+
+def test_snapshots_stay_where_they_are_when_days_go_by() -> None:
+    """So that their rows can be used again: moments before the last two stay for good, and of most days all do."""
+    begin, horizon = 1_000, 12 * STEPS
+    seen = [snapshot_times(begin, begin + 5 * horizon + passed, horizon) for passed in range(4 * horizon)]
+    for earlier, later in pairwise(seen):
+        assert set(earlier[1:].tolist()) - set(later.tolist()) == set()
+        assert len(set(later.tolist()) - set(earlier.tolist())) <= 2, "the newest, and one that stays"
+    moved = sum(earlier[0] != later[0] for earlier, later in pairwise(seen))
+    assert moved == (len(seen) - 1) // (horizon // STEPS)
+    for passed, times in enumerate(seen):
+        end = begin + 5 * horizon + passed
+        assert (times + horizon <= end).all()
+        assert end - (times[0] + horizon) < horizon // STEPS, "the newest labels are learned from"
+        assert (-np.diff(times) >= horizon // 2).all()
+        assert (-np.diff(times) < 1.5 * horizon).all()
+
+
+def test_rows_to_judge_on_count_back_from_the_end(world: Any, day: Days) -> None:
+    bank = world.knows(anna=0).event("anna", 40, "converted", product_id="loan").bank
+    spine = snapshot_rows(bank, take_ups(bank), day(100), 30 * DAY, since=day(40))
+    assert sorted(spine.as_of) == [day(40), day(70)]
 
 
 def test_entities_are_kept_as_asked_for_and_open_windows_are_counted(world: Any, day: Days, asked: Any) -> None:

@@ -10,7 +10,7 @@ from training.commands.cli_evaluate import PLOT, SEED, evaluate
 from training.commands.cli_train import days, source_root
 from training.edge import Edge, command
 
-FAMILY_NAMES = ("lightgbm", "prior", "torch")
+FAMILY_NAMES = ("lightgbm", "prior", "counts", "torch", "ensemble")
 COUNT = click.IntRange(min=1)
 
 

@@ -10,13 +10,15 @@ import click
 
 from features.errors import InputError
 from training.commands.cli_content import CONTENT_NAME, score_contents, train_contents
+from training.commands.cli_sequence import SEQUENCE_NAME, scored_by_sequence, train_sequences
 from training.edge import Edge, command, moment
 
-FAMILY_NAMES = ("lightgbm", "torch", "prior", "all")
+FAMILY_NAMES = ("counts", "lightgbm", "torch", "ensemble", "prior", "sequence", "all")
 ATTRIBUTIONS = ("last-touch-1", "shapley-1")
 MODEL_NAMES = ("next-best-product", "channel-choice")
 TIMING_NAME = "send-time"
 LATEST = "latest"
+RUN_ID_LENGTH = 32
 
 
 def add_train(group: click.Group) -> None:
@@ -33,7 +35,8 @@ def add_train(group: click.Group) -> None:
     type=click.Choice(FAMILY_NAMES),
     default="all",
     show_default=True,
-    help="all: the best that is surely better than the prior.",
+    help="all: a ladder; each must be surely better than the one below it. sequence: over whole histories; "
+    "not part of all, and for batch scoring only.",
 )
 @click.option("--entities", type=Path, help="Learn from these customers at these times (Parquet or CSV).")
 @click.option(
@@ -58,6 +61,14 @@ def add_train(group: click.Group) -> None:
     show_default=True,
     help="The decision that a take-up belongs to which names none: the last touch, or by the channels' Shapley shares.",
 )
+@click.option(
+    "--tune",
+    type=click.IntRange(0, 1000),
+    default=0,
+    metavar="N",
+    show_default=True,
+    help="Try N settings of each family first, its defaults among them; the newest rows to learn from judge.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)  # fmt: skip
 def train(
     edge: Edge,
@@ -68,17 +79,19 @@ def train(
     until: str | None,
     split: Any,
     attribution: str,
+    tune: int,
     seed: int,
 ) -> None:
     """Train MODEL on the features in the home, judge it, and make it the champion in MLflow if the gate lets it."""
     from serving.batch import check_eligible, read_entities
     from training.plan import Order
     from training.report import trained_lines
+    from training.row_store import RowStore
     from training.track import Tracking, lineage
     from training.train import train as train_model
 
     if model == TIMING_NAME:
-        if (family, entities, horizon, split, attribution) != ("all", None, None, "time", ATTRIBUTIONS[0]):
+        if (family, entities, horizon, split, attribution, tune) != ("all", None, None, "time", ATTRIBUTIONS[0], 0):
             raise InputError(f"{TIMING_NAME} learns from all messages; it takes --until and --seed only")
         from training.train_timing import train_timing
 
@@ -93,15 +106,19 @@ def train(
         edge.answer(asdict(timed), *trained_lines(timed))
         return
     if model == CONTENT_NAME:
-        usual = (family, split, attribution) == ("all", "time", ATTRIBUTIONS[0])
+        usual = (family, split, attribution, tune) == ("all", "time", ATTRIBUTIONS[0], 0)
         train_contents(edge, lineage(source_root()), days(horizon), moment(until, "--until"), seed, entities, usual)
         return
     rows = None if entities is None else read_entities(entities)
-    order = Order(model, family, rows, days(horizon), moment(until, "--until"), seed, split, attribution)
+    order = Order(model, family, rows, days(horizon), moment(until, "--until"), seed, split, attribution, tune)
     build = edge.home.build()
     if rows is not None:
         check_eligible(rows, build.catalog)
-    trained = train_model(order, build, Tracking(edge.tracking_uri), lineage(source_root()), edge.terminal)
+    if family == SEQUENCE_NAME:
+        train_sequences(edge, order, lineage(source_root()))
+        return
+    store = RowStore.beside(build)
+    trained = train_model(order, build, Tracking(edge.tracking_uri), lineage(source_root()), edge.terminal, store=store)
     edge.answer(asdict(trained), *trained_lines(trained))
 
 
@@ -124,6 +141,8 @@ def score(edge: Edge, model: str, entities: Path, out: Path, reference: str) -> 
         reference = CHAMPION if newest is None else CHALLENGER  # versions of old have no challenger
     if model == CONTENT_NAME:
         score_contents(edge, entities, out, reference, champion)
+        return
+    if len(reference) == RUN_ID_LENGTH and scored_by_sequence(edge, model, reference, rows, out):
         return
     loaded = resolve(model, reference, edge.tracking_uri)
     check_fits(build, loaded.model)
