@@ -14,8 +14,8 @@ from serving.count_keys import Fact, Key
 from serving.counts_scorer import CountsScorer
 from serving.question import Block, Question, masked_log_softmax
 from training import fit_counts
+from training.count_search import bound
 from training.examples import Examples
-from training.fit_counts import bound
 
 PRODUCTS, CHANNELS = ("account", "card", "loan", "fund"), ("app", "branch")
 NAMES = (
