@@ -12,7 +12,8 @@
 - "none": too little evidence to say anything. What comes out are scores that rank, and nobody may call them
   probabilities; `evidence` says how little there was.
 
-On top of any but "none", each candidate may have a level and a slope of its own (`by_candidate`).
+On top of any but "none", each candidate may have a level and a slope of its own (`by_candidate`). Last, each
+candidate's log-odds may be shifted: how much more or less is taken of late than the model says (`nextbest refresh`).
 
 A calibrated probability beside "none of them" is that of being taken within the horizon at all. Where several are taken
 together a row may sum to more than 1, and rightly: held down to 1, the largest gap on real baskets was 0.011 instead
@@ -48,12 +49,14 @@ class Calibration:
     evidence: for people: what it was fitted on, or why it was not.
     by_candidate: per candidate (offset, slope > 0): logit -> offset + slope * logit, after the map of all; with a
     temperature the offset is added to the log-shares and the slope is 1. () = all candidates alike.
+    shifts: [m], added to each candidate's log-odds after all that; () = none.
     """
 
     kind: Kind
     parameters: tuple[float, ...] = ()
     evidence: str = ""
     by_candidate: tuple[tuple[float, float], ...] = ()
+    shifts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         numbers, count = self.parameters, len(self.parameters)
@@ -71,6 +74,8 @@ class Calibration:
             raise ValueError(f"calibration has to increase: slopes are above 0, however they are {self.by_candidate}")
         if self.kind == "none" and self.by_candidate:
             raise ValueError("calibration 'none' has nothing by candidate")
+        if not np.isfinite(self.shifts).all():
+            raise ValueError(f"shifts of log-odds are finite numbers, however they are {self.shifts}")
 
     @property
     def gives_probabilities(self) -> bool:
@@ -90,6 +95,10 @@ class Calibration:
 
     def apply(self, probabilities: Float64) -> Float64:
         """Calibrated probabilities, float64 [n, m], of raw ones [n, m]; NaN (not available) stays NaN."""
+        mapped = self._mapped(probabilities)
+        return shifted(mapped, np.asarray(self.shifts)) if self.shifts else mapped
+
+    def _mapped(self, probabilities: Float64) -> Float64:
         if self.kind == "temperature":
             offsets = np.array([offset for offset, _ in self.by_candidate]) if self.by_candidate else 0.0
             return sharpen(probabilities, self.parameters[0], offsets)
@@ -131,10 +140,18 @@ class Calibration:
             tuple(float(value) for value in raw["parameters"]),
             raw["evidence"],
             tuple((float(offset), float(slope)) for offset, slope in raw.get("by_candidate", ())),
+            tuple(float(value) for value in raw.get("shifts", ())),
         )
 
 
 IDENTITY = Calibration("identity", evidence="right as they are")
+
+
+def shifted(probabilities: Float64, shifts: Float64) -> Float64:
+    """Probabilities [n, m] whose log-odds are moved by `shifts` [m] (or [n, m]); NaN stays NaN."""
+    logit = beta_terms(probabilities).sum(axis=-1) + shifts
+    with np.errstate(invalid="ignore"):  # NaN in, NaN out
+        return np.asarray(np.exp(-np.logaddexp(0.0, -logit)))
 
 
 def beta_terms(probabilities: Float64) -> Float64:
