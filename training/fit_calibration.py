@@ -177,15 +177,16 @@ def _evidence(question: Question, scorer: Scorer, examples: Examples, customers:
     asked = np.arange(len(examples))
     if question.outside and examples.available[:, -1].any():
         asked = np.flatnonzero(examples.available[:, -1])
-    asked = asked[:: max(1, int(examples.available[asked, :-1].sum()) // MOST_PAIRS)]
     examples, customers = examples.take(asked), customers[asked]
     raw = question.probabilities(scorer.utilities(examples.rows), examples.available[:, :-1])  # [n, m]
-    told = (examples.weight > 0) & (np.isfinite(raw).sum(axis=1) >= (2 if alone else 1))
+    sizes = np.isfinite(raw).sum(axis=1)
+    told = (examples.weight > 0) & (sizes >= (2 if alone else 1))
     taken = examples.chosen[:, :-1] > 0 if examples.taken is None else examples.taken
+    kept = np.flatnonzero(told)[:: max(1, int(sizes[told].sum()) // MOST_PAIRS)]
     weight = examples.weight.astype(np.float64)
-    weight = weight / weight[told].mean() if told.any() else weight
+    weight = weight / weight[kept].mean() if len(kept) else weight
     chosen = examples.chosen[:, :-1].astype(np.float64)
-    return Evidence(raw, taken & np.isfinite(raw), chosen, weight, customers, alone).take(told)
+    return Evidence(raw, taken & np.isfinite(raw), chosen, weight, customers, alone).take(kept)
 
 
 def _chosen(losses: Mapping[str, Float64], customers: Texts) -> str:

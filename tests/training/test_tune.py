@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from features.errors import InputError
-from features.home import Home
 from features.progress import SILENT
 from training import fit_lightgbm, fit_torch
 from training.contenders import fit
@@ -19,14 +18,12 @@ from training.dataset import Dataset
 from training.examples import log_loss
 from training.families import Fitted
 from training.labels import DAY
-from training.plan import Order
-from training.rebuild import metrics_of, rebuild
+from training.rebuild import metrics_of
 from training.settings import DEFAULTS, TUNED, Range, Settings, settings_of
 from training.spine import Spine
 from training.split import newest
 from training.track import Tracking
-from training.train import train
-from training.tune import STARTUP, Tuned, inner, tunable, tune
+from training.tune import STARTUP, Tuned, inner, keep_trials, tunable, tune
 
 SEED, TRIALS = 3, 8
 
@@ -225,20 +222,17 @@ def _spoilt(part: Dataset) -> Dataset:
     return replace(part, spine=replace(part.spine, taken=taken), rows=rows)
 
 
-def test_a_tuned_run_keeps_its_trials_and_is_made_again_bit_for_bit(simulated_home: Home, tmp_path: Path) -> None:
-    build, tracking = simulated_home.build(), Tracking(f"sqlite:///{tmp_path}/mlflow.db")
-    order = Order("next-best-product", "lightgbm", None, 14.0, build.data_end, tune=2)
-    run = train(order, build, tracking, {})
-    assert any("trials of lightgbm" in note for note in run.notes)
-    runs = tracking.client.search_runs([tracking.experiment(order.model)])
-    family = next(one for one in runs if one.data.tags.get("nextbest.family") == "lightgbm")
-    trials = {one.data.params["trial"]: one for one in runs if one.data.tags.get("nextbest.part") == "trial"}
-    assert set(trials) == {"0", "1"}
-    for trial in trials.values():
-        assert trial.data.tags["mlflow.parentRunId"] == family.info.run_id
-        assert set(fit_lightgbm.SPACE) <= set(trial.data.params)
-        assert trial.data.metrics["inner/log_loss"] > 0
-    assert "valid/calibration/log_loss" in family.data.metrics
-    found = rebuild(run.run_id, build, tracking, {})
-    assert found.identical, found.differences
-    assert "lightgbm: trial 1: inner/log_loss" in metrics_of(tracking, run.run_id)
+def test_trials_are_nested_in_their_familys_run_and_a_rebuild_compares_them(tuned: Tuned, tmp_path: Path) -> None:
+    tracking = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = tracking.experiment("next-best-product")
+    few = replace(tuned, trials=tuned.trials[:2])
+    with (
+        tracking.run(experiment, "whole", {}) as run,
+        tracking.run(experiment, "lightgbm", {}, parent=run.id) as family,
+    ):
+        keep_trials(family, tracking, experiment, few)
+    found = tracking.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{family.id}'")
+    assert {one.data.tags["nextbest.part"] for one in found} == {"trial"}
+    assert all(set(fit_lightgbm.SPACE) <= set(one.data.params) for one in found)
+    names = [f"lightgbm: trial {number}: inner/log_loss" for number in (0, 1)]
+    assert metrics_of(tracking, run.id) == dict(zip(names, [trial.loss for trial in few.trials], strict=True))

@@ -139,4 +139,4 @@ def calibration_of(model: SequenceModel, valid: Dataset, tokens: Tokens) -> Cali
     """The calibration of the model on valid, from the same rows as that of the other families."""
     evidence = valid.take(valid.judged_for_probability)
     said = model.utilities(tokens, evidence.customer_id, evidence.spine.as_of, evidence.rows)
-    return fit_calibration(model.question, Answered(said), evidence.examples)
+    return fit_calibration(model.question, Answered(said), evidence.examples, evidence.customer_id)
