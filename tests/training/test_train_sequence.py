@@ -112,7 +112,7 @@ def test_it_scores_every_entity_from_what_was_known_then(model: SequenceModel, b
     people = Tokens.of(build.bank).customers[:30]
     asked = pd.DataFrame({"customer_id": [*people, "nobody"], "as_of": pd.Series([order.until] * 31)})
     asked["as_of"] = asked["as_of"].astype("datetime64[us, UTC]")
-    scores = pd.concat(score_sequences(build, model, asked, block=10))
+    scores = pd.concat(score_sequences(build, model, asked, block=20))
     assert set(scores["customer_id"]) == set(asked["customer_id"])
     assert scores["score"].between(0, 1).all()
     assert (scores.groupby("customer_id")["score"].diff().dropna() <= 0).all()
