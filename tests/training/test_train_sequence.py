@@ -112,7 +112,7 @@ def test_it_scores_every_entity_from_what_was_known_then(model: SequenceModel, b
     people = Tokens.of(build.bank).customers[:30]
     asked = pd.DataFrame({"customer_id": [*people, "nobody"], "as_of": pd.Series([order.until] * 31)})
     asked["as_of"] = asked["as_of"].astype("datetime64[us, UTC]")
-    scores = pd.concat(score_sequences(build, model, asked, block=10))
+    scores = pd.concat(score_sequences(build, model, asked, block=20))
     assert set(scores["customer_id"]) == set(asked["customer_id"])
     assert scores["score"].between(0, 1).all()
     assert (scores.groupby("customer_id")["score"].diff().dropna() <= 0).all()
@@ -170,9 +170,11 @@ def test_the_same_order_gives_the_same_metrics_to_the_last_bit(
     assert metrics_of(apart, again.run_id) == metrics_of(tracking, trained.run_id)
 
 
-def test_channels_are_refused(build: Build, tracking: Tracking, order: Order) -> None:
+def test_what_it_cannot_do_is_refused(build: Build, tracking: Tracking, order: Order) -> None:
     with pytest.raises(InputError, match="family sequence answers next-best-product"):
         train_sequence(replace(order, model="channel-choice"), build, tracking, {})
+    with pytest.raises(InputError, match="however --tune 5 was asked for"):
+        train_sequence(replace(order, tune=5), build, tracking, {})
 
 
 def test_the_command_line_scores_with_a_run(

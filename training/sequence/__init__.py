@@ -1,0 +1,1 @@
+"""A model over whole histories: events as tokens, for batch scoring."""

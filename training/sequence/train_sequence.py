@@ -66,6 +66,8 @@ def train_sequence(
     settings, machine = settings or Settings(), machine or Machine.here()
     if order.model != NEXT_BEST_PRODUCT:
         raise InputError(f"family {FAMILY} answers {NEXT_BEST_PRODUCT}, however {order.model} was asked for")
+    if order.tune:
+        raise InputError(f"family {FAMILY} has one setting, however --tune {order.tune} was asked for; leave it out")
     started = time.perf_counter()
     cost.forget_peak()
     prepared = prepare(order, build, progress)
