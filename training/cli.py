@@ -21,6 +21,7 @@ from training.commands.cli_folds import evaluate_folds as evaluate_folds
 from training.commands.cli_monitor import add_monitor
 from training.commands.cli_promote import add_promote
 from training.commands.cli_rebuild import add_rebuild
+from training.commands.cli_refresh import add_refresh
 from training.commands.cli_rolling import evaluate_rolling as evaluate_rolling
 from training.commands.cli_train import add_train, source_root
 from training.edge import Edge, command
@@ -45,6 +46,7 @@ add_promote(nextbest)
 add_compare(nextbest)
 add_monitor(nextbest)
 add_rebuild(nextbest)
+add_refresh(nextbest)
 
 
 @nextbest.group()

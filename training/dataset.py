@@ -120,9 +120,10 @@ def rows_at(
 
     store: of rows that were computed before; None: compute all. The rows are the same, to the last bit.
     """
-    from features.store import history  # imports Feast, seconds
 
     def compute(customer_id: Texts, as_of: Int64) -> Rows:
+        from features.store import history  # imports Feast, seconds
+
         states = history(build, pd.DataFrame({CUSTOMER_ID: customer_id, AS_OF: as_times(as_of)}), progress)
         with progress.step(f"assemble {len(as_of)} rows"):
             return assemble(states, as_of / 1e6, schema)

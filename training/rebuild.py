@@ -22,6 +22,7 @@ from training.content.train_content import train_content
 from training.finished import FinishedRun
 from training.orders import order_of
 from training.plan import MODELS, Order
+from training.refresh import REFRESHED_FROM
 from training.rival import Rival, rival
 from training.track import Tracking
 from training.train import Trained, train
@@ -67,6 +68,11 @@ def rebuild(
     build's, or keeps no order that can be read.
     """
     found = FinishedRun.open(tracking, run_id)
+    if REFRESHED_FROM in found.params:
+        raise InputError(
+            f"a run is made again by training, however this one has the trees of run {found.params[REFRESHED_FROM]}; "
+            "make that one again"
+        )
     try:
         order = order_of(found)
     except ArtefactError as error:

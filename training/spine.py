@@ -7,8 +7,8 @@ entity     a row somebody asked for: all take-ups within the horizon.
 decision   an offer of the log: the offered product or nothing, judged when the response window has closed. Of the
            bank's own log where it is all there is to learn from; of the ledger of served decisions always.
 occasion   the moment before a take-up: something was taken, the question is what. Nothing is not an option.
-snapshot   every customer every horizon from the first fact on, and at the newest moment whose window has closed: mostly
-           nothing. Teaches how likely a take-up is.
+snapshot   every customer every horizon, counted back from the end of what the bank tells: mostly nothing. Teaches how
+           likely a take-up is. They stay where they are until the end has moved by a twelfth of the horizon.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CAP = 40_000
 """Rows of one sort, at most."""
 NEARLY_ALL = 0.99
 STEPS = 12
-"""Of the newest snapshot, in a horizon: so much of the newest labels is not learned from, and computed as seldom."""
+"""In which the snapshots move, in a horizon: so much of the newest labels, at most, is not learned from."""
 
 
 @dataclass(frozen=True)
@@ -211,17 +211,12 @@ def occasion_rows(bank: Bank, taken: pd.DataFrame, since: int = 0) -> Spine:
 
 
 def snapshot_times(begin: int, end: int, horizon: int) -> Int64:
-    """Moments begin, begin + horizon, ... whose windows closed by `end`, and the newest such moment; newest first.
+    """Moments at which to learn: every horizon, counted back from the end, newest first; all move at once.
 
-    Those stay where they are when the end moves on, so that their rows can be used again. The newest moves in steps of
-    horizon / STEPS, and stands for the one before where that lies less than half a horizon back.
+    The end moves in steps of horizon / STEPS from `begin` on, so that most days use the rows of the day before again.
     """
     step = max(horizon // STEPS, 1)
-    if begin + horizon > end:
-        return np.array([], dtype=np.int64)
-    newest = begin + (end - horizon - begin) // step * step
-    fixed = np.arange(begin, newest - horizon // 2 + 1, horizon, dtype=np.int64)
-    return np.append(fixed, newest)[::-1]
+    return counted_back(begin, begin + (end - begin) // step * step, horizon)
 
 
 def counted_back(begin: int, end: int, horizon: int) -> Int64:

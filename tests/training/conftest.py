@@ -106,3 +106,9 @@ def asked() -> Callable[..., pd.DataFrame]:
         return frame
 
     return make
+
+
+@pytest.fixture(scope="session")
+def new_world() -> Callable[[], World]:
+    """Makes worlds for fixtures that last longer than one test."""
+    return World
