@@ -50,7 +50,7 @@ def decile_gap(probabilities: Float64, data: Judgeable, seed: int, draws: int = 
     """The largest gap of `metrics.calibration_gaps` over the pairs whose probabilities are judged.
 
     probabilities: float64 [n, m], calibrated. NaN throughout where nothing is judged. Chance draws rows independently
-    of each other: one candidate of a row at most where they compete, else each candidate for itself.
+    of each other: one candidate of a row where exactly one happens; else each for itself, as several may be taken.
     """
     judged = data.available & ~np.isnan(probabilities) & data.judged_for_probability[:, None]
     row, column = np.nonzero(judged)
@@ -71,27 +71,22 @@ def decile_gap(probabilities: Float64, data: Judgeable, seed: int, draws: int = 
         drawn = sums[:, 0] / sums[:, 1]
     gap = percentile(np.sign(drawn[0]) * drawn) if drawn[0] else percentile(drawn)
     generator = np.random.default_rng(seed)
-    alone = data.question.link == "each"
+    one_of_all = data.question.link == "joint" and not data.question.outside
     said_of = np.where(judged, probabilities, 0.0)
-    chance = np.array(
-        [
-            _largest(scores, outcomes(said_of, alone, data.question.outside, generator)[row, column])
-            for _ in range(draws)
-        ]
-    )
+    drawn_of = (outcomes(said_of, one_of_all, generator)[row, column] for _ in range(draws))
+    chance = np.array([_largest(scores, happened) for happened in drawn_of])
     return DecileGap(gap, float(chance.mean()), float(np.quantile(chance, LEVEL)), float((chance >= gap.mean).mean()))
 
 
-def outcomes(probabilities: Float64, alone: bool, outside: bool, generator: np.random.Generator) -> Bool:
+def outcomes(probabilities: Float64, one_of_all: bool, generator: np.random.Generator) -> Bool:
     """bool [n, m]: outcomes drawn from the probabilities [n, m], which are 0 where nothing can happen.
 
-    alone: each candidate for itself. Else one of a row, or, where `outside`, none with what is left to 1.
+    one_of_all: exactly one of a row, whose probabilities sum to 1. Else each candidate for itself.
     """
-    if alone:
+    if not one_of_all:
         return np.asarray(generator.random(probabilities.shape) < probabilities)
     upto = np.cumsum(probabilities, axis=1)  # [n, m]
-    total = np.maximum(upto[:, -1], 1.0) if outside else upto[:, -1]
-    drawn = generator.random(len(upto)) * total
+    drawn = generator.random(len(upto)) * upto[:, -1]
     choice = (drawn[:, None] >= upto).sum(axis=1)
     return np.asarray(choice[:, None] == np.arange(probabilities.shape[1]))
 
