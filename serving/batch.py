@@ -88,6 +88,9 @@ def score_entities(
     return pd.concat(list(score_blocks(build, model, entities, progress)), ignore_index=True)
 
 
+SCALE = "nextbest.scores"
+
+
 def score_blocks(
     build: Build,
     model: ChoiceModel,
@@ -151,8 +154,11 @@ def ranked(
     )
 
 
-def write_scores(blocks: Iterator[pd.DataFrame], path: Path) -> int:
-    """Write blocks to a Parquet file, whole or not at all; the number of lines."""
+def write_scores(blocks: Iterator[pd.DataFrame], path: Path, scale: str = "") -> int:
+    """Write blocks to a Parquet file, whole or not at all; the number of lines.
+
+    scale: what the scores are ("probability", "uncalibrated"), kept as the file's metadata `nextbest.scores`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     lines = 0
@@ -160,6 +166,7 @@ def write_scores(blocks: Iterator[pd.DataFrame], path: Path) -> int:
     try:
         for frame in blocks:
             table = pa.Table.from_pandas(frame, schema=_schema(frame), preserve_index=False)
+            table = table.replace_schema_metadata({**(table.schema.metadata or {}), SCALE: scale}) if scale else table
             writer = writer or pq.ParquetWriter(draft, table.schema)
             writer.write_table(table)
             lines += len(frame)

@@ -9,6 +9,7 @@ same while counting and while scoring.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ from serving.scorers import Layout
 Codes = npt.NDArray[np.int64]
 Kind = Literal["bins", "word", "most", "least", "pattern", "own", "share", "place"]
 OF_CUSTOMER = ("bins", "word", "most", "least", "pattern")
+MOST_MEMBERS = 62
+"""Columns of which a pattern can be: as many bits has a number."""
 LAST_PLACE = 6
 """Places in an order beyond this one count as this one."""
 
@@ -79,10 +82,19 @@ class Fact:
         return np.where(known.any(axis=1), known.argmax(axis=1) + 1, 0)
 
     def _patterns(self, held: npt.NDArray[np.bool_]) -> Codes:
-        code = np.zeros(len(held), dtype=np.int64)
+        known, number = self._known
+        sets = as_number(held)
+        place = np.minimum(np.searchsorted(known, sets), len(known) - 1)
+        return np.where(known[place] == sets, number[place], 0)
+
+    @cached_property
+    def _known(self) -> tuple[Codes, Codes]:
+        """The patterns as numbers, ascending, and the code of each."""
+        sets = np.zeros((len(self.patterns), len(self.columns)), dtype=np.bool_)
         for number, pattern in enumerate(self.patterns):
-            code[(held == np.isin(np.arange(held.shape[1]), pattern)).all(axis=1)] = number + 1
-        return code
+            sets[number, list(pattern)] = True
+        order = np.argsort(as_number(sets))
+        return as_number(sets)[order], order + 1
 
     def told(self, layout: Layout) -> str:
         """In words, for the run's record: "last of 16: days since bought"."""
@@ -166,6 +178,11 @@ def combined(coded: list[tuple[Fact, Codes]]) -> Codes:
     for fact, codes in coded:
         total = total * fact.size + (codes[:, None] if deep and fact.of_customer else codes)
     return total
+
+
+def as_number(held: npt.NDArray[np.bool_]) -> Codes:
+    """Each row's set of columns as a number, int64 [n]; at most MOST_MEMBERS columns."""
+    return np.asarray(held @ (np.int64(1) << np.arange(held.shape[1], dtype=np.int64)), dtype=np.int64)
 
 
 def binned(values: Float32, edges: tuple[float, ...]) -> Codes:

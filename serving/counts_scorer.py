@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from features.errors import ArtefactError
 from features.schema import Float32, Rows
-from serving.count_keys import Key
+from serving.count_keys import MOST_MEMBERS, Key
 from serving.scorers import Layout, check_finite, read_scorer_file, write_scorer_file
 
 
@@ -75,6 +75,11 @@ def check_columns(key: Key, layout: Layout) -> None:
         if not fact.columns or min(fact.columns) < 0 or max(fact.columns) >= width:
             raise ArtefactError(
                 f"a {fact.kind} fact looks at columns 0..{width - 1}, however it names {fact.columns}; train again"
+            )
+        inside = all(0 <= one < len(fact.columns) for pattern in fact.patterns for one in pattern)
+        if fact.kind == "pattern" and not (fact.patterns and inside and len(fact.columns) <= MOST_MEMBERS):
+            raise ArtefactError(
+                f"patterns are sets of at most {MOST_MEMBERS} columns, however some are not; train again"
             )
         if fact.kind in ("share", "place") and len(fact.columns) != len(layout.positions):
             raise ArtefactError(

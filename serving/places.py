@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from features.catalog import Catalog
 from serving.registry import CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, TIMING_MODEL, Registered
 from serving.schedule import Scheduler
-from serving.scoring import Panel, Source
+from serving.scoring import Panel, Source, source_of
 
 if TYPE_CHECKING:
     from serving.decide import Decider
@@ -67,7 +67,7 @@ def panel_of(panel: Panel, slots: Sequence[Slot], found: Mapping[Slot, Registere
         wanted = found.get((panel.question, reference))
         model = models.get((panel.question, wanted.version)) if wanted else None
         if wanted and model is not None:
-            now = Source(reference, wanted.version, model.question.candidates, model)
+            now = source_of(reference, wanted.version, model)
         if now:
             sources.setdefault(now.version, now)
     named = [(source.name, source.version) for source in sources.values()]

@@ -9,11 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from features.schema import Bool, Float64, Rows, RowSchema
+
+if TYPE_CHECKING:
+    from serving.choice import ChoiceModel
 
 STATIC = "static"
 """The version that an answer shows where no model answered."""
@@ -34,12 +37,22 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A model with the name of its place in the chain, its version, and the candidates that it can score."""
+    """A model with the name of its place in the chain, its version, and the candidates that it can score.
+
+    note: what each of its answers has to say of it; "" = nothing.
+    """
 
     name: str
     version: str
     candidates: tuple[str, ...]
     model: Model
+    note: str = ""
+
+
+def source_of(name: str, version: str, model: ChoiceModel) -> Source:
+    """A choice model in its place; answers say so where its scores are no probabilities."""
+    note = model.calibration.note(f"{name} of {model.question.model}")
+    return Source(name, version, model.question.candidates, model, note)
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,7 @@ class Panel:
             usable = available & np.isfinite(raw) & (raw >= 0) & (raw <= 1)
             if usable.any():
                 dropped = [self.candidates[i] for i in np.flatnonzero(available & ~usable)]
+                degraded += [source.note] if source.note else []
                 return Scores(np.where(usable, raw, np.nan), source.version, tuple(dropped), tuple(degraded))
             degraded.append(f"{source.name} of {self.question} gave no usable score")
         degraded.append(f"{self.question} uses the static rule: all candidates alike")

@@ -29,7 +29,7 @@ from serving.campaign_rules import CampaignRules
 from serving.choice import ChoiceModel
 from serving.content import Contents, customer_values
 from serving.eligibility import contactable
-from serving.scoring import Panel, Source
+from serving.scoring import Panel, Source, source_of
 from serving.value import MESSAGES, Worth
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def panel(
             continue
         versions = [source.version for source in sources]
         if found.version not in versions:
-            sources.append(Source(name, found.version, found.model.question.candidates, found.model))
+            sources.append(source_of(name, found.version, found.model))
     return Panel(question, tuple(candidates), outside, tuple(sources), tuple(missing))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from serving.choice import ChoiceModel
 from training.dataset import Dataset
 from training.evaluate import PRIOR, Comparison, Judgement, baselines
 from training.families import FAMILIES, Fitted
-from training.fit_calibration import fit_calibration
+from training.fit_calibration import calibrate
 from training.ladder import ENSEMBLE
 from training.settings import DEFAULTS
 from training.tune import Tuned, tunable, tune
@@ -27,6 +27,8 @@ class Contender:
     fitted: Fitted
     model: ChoiceModel
     tuned: Tuned | None = None
+    calibrated: Mapping[str, float] = field(default_factory=dict)
+    """How well its calibration does for customers that it was not fitted on."""
 
 
 def families(asked: str) -> tuple[str, ...]:
@@ -70,9 +72,11 @@ def calibrated(fitted: Fitted, parts: Mapping[str, Dataset], tuned: Tuned | None
     train, valid = parts["train"], parts["valid"]
     question = train.question
     # An occasion is asked "which", never "whether": only rows in which nothing could happen tell how likely it is.
-    evidence = valid.take(valid.judged_for_probability).examples
-    calibration = fit_calibration(question, fitted.scorer, evidence)
-    return Contender(fitted, ChoiceModel(question, fitted.scorer, calibration, train.rows.schema), tuned)
+    evidence = valid.take(valid.judged_for_probability)
+    ranked = valid.take(valid.judged_for_ranking)
+    found = calibrate(question, fitted.scorer, evidence.examples, evidence.customer_id, ranked)
+    model = ChoiceModel(question, fitted.scorer, found.calibration, train.rows.schema)
+    return Contender(fitted, model, tuned, found.numbers)
 
 
 def _together(fitted: Mapping[str, Fitted], parts: Mapping[str, Dataset], asked: str) -> Fitted | None:

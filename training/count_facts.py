@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from features.schema import Bool, Float32, RowSchema
-from serving.count_keys import Fact, Kind, aligned, per_member, shares
+from serving.count_keys import MOST_MEMBERS, Fact, Kind, aligned, as_number, per_member, shares
 from serving.question import Block
 from serving.scorers import Layout
 from training.examples import Examples
@@ -69,8 +69,9 @@ def _of_members(layout: Layout, schema: RowSchema, customer: Float32, available:
 
 def _patterns(values: Float32) -> tuple[tuple[int, ...], ...]:
     """The frequent sets of columns above 0; none where most rows have a set of their own."""
-    packed = np.packbits(values > 0, axis=1)
-    _, first, count = np.unique(packed, axis=0, return_index=True, return_counts=True)
+    if values.shape[1] > MOST_MEMBERS:
+        return ()
+    _, first, count = np.unique(as_number(values > 0), return_index=True, return_counts=True)
     order = np.argsort(-count, kind="stable")[:PATTERNS]
     order = order[count[order] >= FEWEST_IN_PATTERN]
     if len(order) < 2 or count[order].sum() < len(values) / 2:

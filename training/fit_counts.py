@@ -47,7 +47,8 @@ TRIES = 4
 STEPS, TOLERANCE = 6, 0.01
 """Newton steps of a table at most, and the mean step at which it stays."""
 PARTNERS = 12
-"""Facts that are tried within each key: those that promised most alone."""
+"""Facts that are tried within each key: those that promise most alone."""
+RENEWED = 12
 
 
 def fit(question: Question, train: Examples, valid: Examples, seed: int = 0, progress: Progress = SILENT) -> Fitted:
@@ -222,7 +223,7 @@ class Search:
         self._used: list[tuple[int, ...]] = []
         self._sizes = np.array([fact.size for fact in facts])
         self._hot = [_one_hot(part, facts) for part in (earlier, later)]
-        self._alone: dict[int, float] = {}
+        self._within: dict[tuple[int, ...], float] = {}
 
     @classmethod
     def of(cls, layout: Layout, train: Examples, half_life: float | None) -> Search:
@@ -274,12 +275,16 @@ class Search:
         residuals = self.earlier.residual, self.later.residual
         found = self._of_customers(residuals)
         found += [self._of_pairs((one,), residuals) for one in range(len(self.facts)) if not self._plain(one)]
-        self._alone = {one.facts[0]: one.gain for one in found}
-        partners = sorted(self._alone, key=lambda one: -self._alone[one])[:PARTNERS]
+        partners = [one.facts[0] for one in sorted(found, key=lambda one: -one.gain)[:PARTNERS]]
         singles = {used[0] for used in self._used if len(used) == 1}
-        pairs = {tuple(sorted((one, other))) for one in singles for other in partners if one != other}
-        found += [self._of_pairs(pair, residuals) for pair in sorted(pairs)]
-        return found
+        pairs: set[tuple[int, ...]] = {
+            tuple(sorted((one, other))) for one in singles for other in partners if one != other
+        }
+        # What promised little beside fewer keys promises no more beside many: only the best are asked again.
+        again = sorted((pair for pair in pairs if pair in self._within), key=lambda pair: -self._within[pair])[:RENEWED]
+        together = [self._of_pairs(pair, residuals) for pair in [*sorted(pairs - self._within.keys()), *again]]
+        self._within |= {one.facts: one.gain for one in together}
+        return found + together
 
     def _plain(self, one: int) -> bool:
         return self.facts[one].of_customer

@@ -89,6 +89,8 @@ def keep_family(
     with tracking.run(experiment, name, tags, parent=run.id) as child:
         child.params({**contender.fitted.params, "family": name, "fitted_rounds": contender.fitted.rounds})
         child.metrics({**on_valid.flat(name, "valid"), **on_test.flat(name, "test")})
+        child.metrics({f"valid/calibration/{metric}": value for metric, value in contender.calibrated.items()})
+        child.params({"calibration": contender.model.calibration.kind})
         child.metrics({"cost/fit_seconds": contender.fitted.seconds})
         if contender.tuned is not None:
             keep_trials(child, tracking, experiment, contender.tuned)

@@ -56,8 +56,10 @@ class Race:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was found by tuning."""
-        return tuple(one.tuned.told(name) for name, one in self.contenders.items() if one.tuned is not None)
+        """What was found by tuning, and whether the scores of the chosen family are probabilities."""
+        tuned = (one.tuned.told(name) for name, one in self.contenders.items() if one.tuned is not None)
+        model = self.contenders[self.family].model
+        return tuple(filter(None, (*tuned, model.calibration.note(model.question.model))))
 
 
 def run_race(prepared: Prepared, order: Order, progress: Progress) -> Race:

@@ -38,6 +38,7 @@ UNCALIBRATED = Calibration("identity", evidence="fitted by log-loss on all that 
 VALID_SHARE, VALID_LEAST = 0.15, 150
 """The newest known rows choose the rounds: how many of them; at most a block, which is as far as a fit has to see."""
 ROUNDS = {"lightgbm": 30}
+STEP = {"learning_rate": 0.1}
 """Rounds of families whose every refit is the same: the newest outcomes of times that change stop boosting at once."""
 FEWEST = 10
 """Known take-ups with which to begin: fewer teach nothing."""
@@ -164,12 +165,13 @@ def fitted(learned: Dataset, chosen: list[int], walk: Walk) -> tuple[ChoiceModel
     rounds = ROUNDS.get(walk.family) if walk.rounds is None else walk.rounds
     if walk.family == "lightgbm" and rounds is not None:
         nothing = PriorScorer(Layout.of(question, schema), np.zeros(len(question.candidates) + 1, np.float32))
-        inner, calibration = Fitted(nothing, rounds, 0.0, prior_params(None)), UNCALIBRATED
+        inner, calibration = Fitted(nothing, rounds, 0.0, {**prior_params(None), **STEP}), UNCALIBRATED
     else:
         newest = int(np.clip(VALID_SHARE * len(learned), VALID_LEAST, max(VALID_LEAST, walk.every)))
         train, valid = learned.take(np.arange(len(learned) - newest)), learned.take(np.arange(len(learned))[-newest:])
         inner = family.fit(question, train.examples, valid.examples, walk.seed)
-        calibration = fit_calibration(question, inner.scorer, valid.take(valid.judged_for_probability).examples)
+        judged = valid.take(valid.judged_for_probability)
+        calibration = fit_calibration(question, inner.scorer, judged.examples, judged.customer_id)
         chosen.append(inner.rounds)
         rounds = int(np.ceil(np.median(chosen))) if rounds is None else rounds
     again = family.refit(question, learned.examples, replace(inner, rounds=rounds), walk.seed)

@@ -25,20 +25,21 @@ from features.home import Build
 from features.progress import SILENT, Progress
 from features.schema import Bool, Float64, Int64
 from features.simulation.parameters import TRAITS, need_weights
-from serving.choice import ChoiceModel
+from serving.choice import Scorer
 from serving.question import Question
-from training import bootstrap, fit_lightgbm, metrics
+from training import bootstrap, metrics
 from training.bootstrap import Interval
-from training.contenders import Contender, fit
+from training.contenders import fit_all
 from training.dataset import Dataset
-from training.evaluate import POPULARITY, PRIOR, baselines
+from training.evaluate import POPULARITY, baselines
 from training.examples import Examples
-from training.families import Fitted
+from training.families import FAMILIES
 from training.plan import Order
-from training.prepared import Prepared, prepare
+from training.plots import ACCENT, INK, PALE, figure
+from training.prepared import prepare
 
-ORACLE, TAUGHT, ENSEMBLE = "the oracle", "taught by the truth", "ensemble"
-MODELS = ("lightgbm", "torch")
+ORACLE, TAUGHT = "the oracle", "taught by the truth"
+MODELS = ("lightgbm", "torch", "ensemble")
 BLIND = ("without tastes", "without life events", "without messages")
 SEED = 0
 
@@ -82,25 +83,18 @@ class Ranked:
         return "\n".join([*lines, told])
 
 
-def ranked(directory: Path, build: Build, learn_from: float = 1.0, progress: Progress = SILENT) -> Ranked:
-    """Fit the models on a share of the customers of the run's own training rows, and rank its test occasions."""
+def ranked(directory: Path, build: Build, progress: Progress = SILENT) -> Ranked:
+    """Every family, fitted on the run's own training rows, and the oracle, on its test occasions."""
     prepared = prepare(Order("next-best-product", "all", seed=SEED), build, progress)
+    parts, question = prepared.parts, prepared.plan.question
     oracle = Oracle(directory, build.bank)
-    return judged(directory, oracle, prepared, prepared.parts, progress)
-
-
-def judged(
-    directory: Path, oracle: Oracle, prepared: Prepared, parts: Mapping[str, Dataset], progress: Progress = SILENT
-) -> Ranked:
-    """Everybody on the test occasions."""
     test = parts["test"].take(parts["test"].judged_for_ranking)
     rates = oracle.at(test.customer_id, test.spine.as_of)
     said = {ORACLE: shares(rates.all, test.available), **blind(directory, oracle, rates, test.available)}
-    contenders = {name: fit(name, parts, SEED, progress) for name in (PRIOR, *MODELS)}
-    said |= {name: probabilities(contender.model, test) for name, contender in contenders.items()}
-    said[ENSEMBLE] = np.mean([said[name] for name in MODELS], axis=0)
     said[POPULARITY] = baselines(parts["train"], test)[POPULARITY]
-    said[TAUGHT] = probabilities(taught(oracle, prepared.plan.question, parts, contenders["lightgbm"]), test)
+    for name, contender in fit_all("all", parts, SEED, progress).items():
+        said[name] = contender.model.probabilities(test.rows, test.available)
+    said[TAUGHT] = question.probabilities(taught(oracle, question, parts).utilities(test.rows), test.available)
     per_row = {
         name: metrics.ranking(values, test.available, test.taken)[metrics.MAP_AT_7] for name, values in said.items()
     }
@@ -108,10 +102,6 @@ def judged(
     first = np.nan_to_num(best).argmax(axis=1)[:, None]
     promised = float(np.take_along_axis(best, first, axis=1).mean())
     return Ranked(test, per_row, promised, float(np.take_along_axis(test.taken, first, axis=1).mean()))
-
-
-def probabilities(model: ChoiceModel, rows: Dataset) -> Float64:
-    return model.probabilities(rows.rows, rows.available)
 
 
 def blind(directory: Path, oracle: Oracle, rates: Rates, available: Bool) -> dict[str, Float64]:
@@ -128,11 +118,10 @@ def blind(directory: Path, oracle: Oracle, rates: Rates, available: Bool) -> dic
     return {name: shares(values, available) for name, values in without.items()}
 
 
-def taught(oracle: Oracle, question: Question, parts: Mapping[str, Dataset], like: Contender) -> ChoiceModel:
+def taught(oracle: Oracle, question: Question, parts: Mapping[str, Dataset]) -> Scorer:
     """LightGBM that learns from the oracle's shares of each occasion instead of what was taken there."""
     examples = {name: soft(oracle, parts[name].take(parts[name].judged_for_ranking)) for name in ("train", "valid")}
-    fitted: Fitted = fit_lightgbm.fit(question, examples["train"], examples["valid"], SEED)
-    return replace(like.model, scorer=fitted.scorer)
+    return FAMILIES["lightgbm"].fit(question, examples["train"], examples["valid"], SEED).scorer
 
 
 def soft(oracle: Oracle, rows: Dataset) -> Examples:
@@ -142,3 +131,19 @@ def soft(oracle: Oracle, rows: Dataset) -> Examples:
     examples = rows.examples.take(known)
     chosen = np.concatenate([share[known], np.zeros((len(known), 1))], axis=1).astype(np.float32)
     return replace(examples, chosen=chosen / chosen.sum(axis=1, keepdims=True))
+
+
+def draw(found: Ranked, path: Path) -> None:
+    """Bars of MAP@7 with their intervals, the best first; models in colour."""
+    names = sorted(found.per_row, key=lambda name: float(np.nanmean(found.per_row[name])))
+    drawn, axes = figure(7.0, 0.42 * len(names) + 1.0)
+    for place, name in enumerate(names):
+        one = found.mean(name)
+        colour = ACCENT if name in MODELS else INK if name == ORACLE else PALE
+        axes.barh(place, one.mean, color=colour, height=0.7)
+        axes.plot([one.low, one.high], [place, place], color="black", linewidth=1.2)
+        axes.text(one.high + 0.008, place, f"{one.mean:.3f}", va="center", fontsize=8)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("MAP@7 on the test occasions, 95 % intervals by customer")
+    drawn.savefig(path, dpi=130)

@@ -208,3 +208,9 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
         read_entities(tmp_path / "e.parquet")
     with pytest.raises(InputError, match="there is no file"):
         read_entities(tmp_path / "absent.parquet")
+
+
+def test_a_score_file_says_whether_its_scores_are_probabilities(tmp_path: Path) -> None:
+    for scale in ("probability", "uncalibrated"):
+        write_scores(iter([scored(entities("anna"))]), tmp_path / scale, scale)
+        assert pq.read_schema(tmp_path / scale).metadata[b"nextbest.scores"] == scale.encode()

@@ -17,7 +17,7 @@ from features.schema import Rows, RowSchema
 from serving.calibration import Calibration
 from serving.choice import ChoiceModel, Question
 from serving.response import Rates, opt_out_rates, responses, smoothed, usual_rates
-from serving.scoring import Panel, Source
+from serving.scoring import Panel, Source, source_of
 from serving.value import Factors, Worth
 
 CATALOG = Catalog(
@@ -189,6 +189,20 @@ def test_a_prior_that_is_the_champion_itself_tells_the_usual_rates_too() -> None
     found = usual_rates(panel("prior"), panel("lightgbm"), "prior", lambda _: nobody)
     assert found.products == pytest.approx([1 / 3, 1 / 3])
     assert np.isnan(found.channels).all(), "a champion that looks at the customer is no usual rate"
+
+
+def test_an_answer_from_scores_that_are_no_probabilities_says_so() -> None:
+    schema = RowSchema(("a", "b"), (False, False), (), (), (), "UTC", (), (), ())
+    none = np.zeros((1, 2), dtype=np.bool_)
+    blank = np.zeros((1, 2, 0), np.float32)
+    nobody = Rows(blank[:, 0], blank, blank, none, none, schema)
+    question = Question("q", ("a", "b"), "product", "joint", True, 7.0)
+    for calibration in (Calibration("none", (), "3 taken"), Calibration("identity")):
+        model = ChoiceModel(question, Scorer("lightgbm"), calibration, schema)
+        panel = Panel("q", ("a", "b"), True, (source_of("champion", "7", model),))
+        said = panel.score(lambda _: nobody, ~none[0]).degraded
+        told = "champion of q is uncalibrated: its scores rank, they are no probabilities (3 taken)"
+        assert said == ((told,) if calibration.kind == "none" else ())
 
 
 def test_with_much_evidence_the_response_factor_makes_the_priors_agree_with_the_log() -> None:

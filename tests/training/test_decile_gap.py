@@ -67,7 +67,7 @@ def test_rows_of_one_customer_widen_the_interval() -> None:
 
 
 def test_the_gap_is_that_of_a_hand_made_decile() -> None:
-    """Ten groups of ten rows with one score each; in the fifth, 4 of 10 too few."""
+    """Ten groups of ten rows with one score each, and as many taken as can be; then the same turned over."""
     said = np.repeat(np.arange(1, 11) / 20, 10)
     count = np.round(np.arange(1, 11) / 20 * 10).astype(int)
     wide = np.concatenate([np.arange(10) < k for k in count])
@@ -75,6 +75,8 @@ def test_the_gap_is_that_of_a_hand_made_decile() -> None:
     p = said[:, None]
     data = judgeable(p, wide[:, None], np.arange(100).astype(str).astype(object), outside=True, link="each")
     assert decile_gap(p, data, 0, 10).gap.mean == pytest.approx(base.max())
+    turned = judgeable(1 - p, ~wide[:, None], np.arange(100).astype(str).astype(object), outside=True, link="each")
+    assert decile_gap(1 - p, turned, 0, 10).gap.mean == pytest.approx(base.max())
 
 
 def test_drawn_outcomes_follow_the_probabilities() -> None:

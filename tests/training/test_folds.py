@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from features.errors import InputError
+from features.home import Home
 from training.cli import nextbest
 from training.dataset import Dataset
 from training.evaluate import judge
@@ -74,7 +75,7 @@ def fingerprints(data: Dataset, each: int) -> Dataset:
 
 @pytest.fixture(scope="module")
 def plain(choice_world: Callable[..., Any]) -> Dataset:
-    return rows_of(choice_world, 500)
+    return rows_of(choice_world, 400)
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +135,10 @@ def test_too_many_folds_are_refused() -> None:
 
 def test_what_is_known_of_a_customer_alone_is_worth_nothing_across_folds(plain: Dataset) -> None:
     """Split by rows, the fingerprint would tell nearly all; split by customer it tells nothing."""
-    data = fingerprints(plain.take(np.arange(1_600)), 40)
-    honest = run_folds(prepared(data), make_folds(data, 3, "customer"))
+    data = fingerprints(plain, 40)
+    honest = run_folds(prepared(data), make_folds(data, 2, "customer"))
     every_row_alone = replace(data, spine=replace(data.spine, customer_id=people(len(data), 1)))
-    leaky = run_folds(prepared(every_row_alone), make_folds(every_row_alone, 3, "customer"))
+    leaky = run_folds(prepared(every_row_alone), make_folds(every_row_alone, 2, "customer"))
     seen, unseen = (auc_by_candidate(one.said[MODEL], data.available, data.taken) for one in (leaky, honest))
     assert seen > 0.75
     assert unseen < 0.6
@@ -194,7 +195,7 @@ def test_a_fold_says_nothing_that_its_own_labels_could_have_told(plain: Dataset,
 
 
 def test_with_all_families_each_fold_takes_the_one_that_its_validation_rows_chose(plain: Dataset) -> None:
-    small = plain.take(np.arange(600))
+    small = plain.take(np.arange(400))
     order = replace(ORDER, family="all")
     found = run_folds(prepared(small, order), make_folds(small, 2, "customer"))
     for place, how in enumerate(found.fits):
@@ -227,6 +228,20 @@ def test_the_run_has_the_schema_of_a_training_run_and_registers_nothing(folded: 
     assert flat(told) == pytest.approx({name: finished.metrics[name] for name in flat(told)})
     assert json.dumps(document(folded, told), allow_nan=False)
     assert len(lines(folded, told, "customer")) >= 5
+
+
+def test_the_command_judges_a_built_home_and_leaves_a_run(
+    simulated_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    asked = ["evaluate", "folds", "channel-choice", "--folds", "2", "--family", "prior", "--until", "2030-01-01"]
+    done = CliRunner().invoke(nextbest, [*asked, "--home", str(simulated_home.root), "--json"])
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    kept = FinishedRun.open(Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}"), answer["run_id"])
+    assert kept.metrics["test/log_loss"] == pytest.approx(answer["metrics"]["test/log_loss"])
+    assert len(answer["folds"]) == 2
+    assert sum(fold["rows"]["test"] for fold in answer["folds"]) == answer["rows"] == len(kept.predictions())
 
 
 def test_the_command_says_what_it_takes() -> None:

@@ -25,7 +25,7 @@ def entities(*eligible: frozenset[str] | None) -> pd.DataFrame:
     "order",
     [
         Order("next-best-product"),
-        Order("channel-choice", "torch", None, 7.5, UNTIL, 2**31 - 1, "customer", "shapley-1"),
+        Order("channel-choice", "torch", None, 7.5, UNTIL, 2**31 - 1, "customer", "shapley-1", 20),
     ],
 )
 def test_everything_that_was_asked_for_comes_back(order: Order, tmp_path: Path) -> None:

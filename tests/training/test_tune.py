@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from features.errors import InputError
+from features.home import Home
 from features.progress import SILENT
 from training import fit_lightgbm, fit_torch
 from training.contenders import fit
@@ -17,9 +19,13 @@ from training.dataset import Dataset
 from training.examples import log_loss
 from training.families import Fitted
 from training.labels import DAY
-from training.settings import DEFAULTS, Range, Settings, settings_of
+from training.plan import Order
+from training.rebuild import metrics_of, rebuild
+from training.settings import DEFAULTS, TUNED, Range, Settings, settings_of
 from training.spine import Spine
 from training.split import newest
+from training.track import Tracking
+from training.train import train
 from training.tune import STARTUP, Tuned, inner, tunable, tune
 
 SEED, TRIALS = 3, 8
@@ -161,7 +167,11 @@ def learned(request: pytest.FixtureRequest, parts: dict[str, Dataset]) -> Learne
     question, train, valid = parts["train"].question, parts["train"].examples, parts["valid"].examples
     watch = lambda far, loss: seen.append((far, loss))  # noqa: E731
     fitted = module.fit(question, train, valid, SEED, settings=settings, watch=watch)
-    return Learned(module, settings, seen, fitted, module.fit(question, train, valid, SEED))
+    before = replace(
+        fitted, rounds=1, params={**fitted.params, "learning_rate": module.defaults(train)["learning_rate"]}
+    )
+    untuned = replace(before, params={**before.params, TUNED: False})
+    return Learned(module, settings, seen, fitted, module.refit(question, train, untuned, SEED))
 
 
 def test_a_refit_takes_the_tuned_settings(learned: Learned, parts: dict[str, Dataset]) -> None:
@@ -213,3 +223,22 @@ def _spoilt(part: Dataset) -> Dataset:
         part.rows, customer=np.random.default_rng(0).normal(size=part.rows.customer.shape).astype(np.float32)
     )
     return replace(part, spine=replace(part.spine, taken=taken), rows=rows)
+
+
+def test_a_tuned_run_keeps_its_trials_and_is_made_again_bit_for_bit(simulated_home: Home, tmp_path: Path) -> None:
+    build, tracking = simulated_home.build(), Tracking(f"sqlite:///{tmp_path}/mlflow.db")
+    order = Order("next-best-product", "lightgbm", None, 14.0, build.data_end, tune=2)
+    run = train(order, build, tracking, {})
+    assert any("trials of lightgbm" in note for note in run.notes)
+    runs = tracking.client.search_runs([tracking.experiment(order.model)])
+    family = next(one for one in runs if one.data.tags.get("nextbest.family") == "lightgbm")
+    trials = {one.data.params["trial"]: one for one in runs if one.data.tags.get("nextbest.part") == "trial"}
+    assert set(trials) == {"0", "1"}
+    for trial in trials.values():
+        assert trial.data.tags["mlflow.parentRunId"] == family.info.run_id
+        assert set(fit_lightgbm.SPACE) <= set(trial.data.params)
+        assert trial.data.metrics["inner/log_loss"] > 0
+    assert "valid/calibration/log_loss" in family.data.metrics
+    found = rebuild(run.run_id, build, tracking, {})
+    assert found.identical, found.differences
+    assert "lightgbm: trial 1: inner/log_loss" in metrics_of(tracking, run.run_id)

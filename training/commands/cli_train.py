@@ -128,7 +128,7 @@ def train(
 @click.option("--model", "reference", default=LATEST, show_default=True, metavar="ALIAS_OR_RUN",
               help="latest (the version trained last), another alias (champion), a version or a run id.")  # fmt: skip
 def score(edge: Edge, model: str, entities: Path, out: Path, reference: str) -> None:
-    """Score every entity with MODEL: ranked candidates with calibrated probabilities."""
+    """Score every entity with MODEL: ranked candidates with calibrated probabilities, or it says that they are none."""
     from serving.batch import check_eligible, check_fits, read_entities, score_blocks, write_scores
     from serving.registry import CHAMPION, resolve
     from training.track import CHALLENGER
@@ -146,12 +146,14 @@ def score(edge: Edge, model: str, entities: Path, out: Path, reference: str) -> 
         return
     loaded = resolve(model, reference, edge.tracking_uri)
     check_fits(build, loaded.model)
-    lines = write_scores(score_blocks(build, loaded.model, rows, edge.terminal), out)
+    calibration = loaded.model.calibration
+    lines = write_scores(score_blocks(build, loaded.model, rows, edge.terminal), out, calibration.scale)
     used = {"version": loaded.version, "run_id": loaded.run_id, "champion_version": champion}
     told = f"{out}: {lines:,} lines for {len(rows):,} entities, by version {loaded.version} of {model}"
     if champion != loaded.version:
         told += f", which is not the champion ({'none yet' if champion is None else f'version {champion}'})"
-    edge.answer({"out": str(out), "entities": len(rows), "rows": lines, **used}, told)
+    result = {"out": str(out), "entities": len(rows), "rows": lines, "scores": calibration.scale, **used}
+    edge.answer(result, *filter(None, (told, calibration.note(model))))
 
 
 def registered(edge: Edge, model: str, alias: str) -> str | None:

@@ -16,7 +16,7 @@ from training.examples import Examples, log_loss
 from training.families import Plain
 from training.fit_prior import choose_half_life, log_popularity
 from training.sequence.machine import Machine, operations_per_token
-from training.sequence.sequence_network import SequenceNetwork, Shape
+from training.sequence.sequence_network import SequenceNetwork, Shape, restored
 from training.sequence.two_heads import NEXT_WEIGHT, Labels, evidence, losses
 from training.sequence.vocabulary import Encoded
 from training.sequence.windows import Asked, Batch, Windows, batch, batches
@@ -215,8 +215,7 @@ class Course:
         return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
 
     def fitted(self, weights: dict[str, Tensor], epochs: int, started: float) -> FittedSequence:
-        network = SequenceNetwork(self.shape)
-        network.load_state_dict(weights)
+        network = restored(self.shape, weights)
         s, machine = self.settings, self.machine
         params: dict[str, Plain] = {
             "window_tokens": s.length,
@@ -243,7 +242,7 @@ class Course:
         seconds = time.perf_counter() - started
         return FittedSequence(
             self.shape,
-            network.eval(),
+            network,
             epochs,
             self.half_life,
             seconds,

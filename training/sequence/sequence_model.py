@@ -27,7 +27,7 @@ from serving.question import Question
 from serving.scorers import check_finite
 from training.sequence.fit_sequence import utilities
 from training.sequence.machine import Machine
-from training.sequence.sequence_network import SequenceNetwork, Shape
+from training.sequence.sequence_network import SequenceNetwork, Shape, restored
 from training.sequence.tokens import Tokens
 from training.sequence.vocabulary import Vocabulary
 from training.sequence.windows import Asked
@@ -114,13 +114,12 @@ class SequenceModel:
             weights = load_file(folder / NETWORK_FILE)
             for name, values in weights.items():
                 check_finite(name, values.numpy())
-            network = SequenceNetwork(shape)
-            network.load_state_dict(weights)
+            network = restored(shape, weights)
             return cls(
                 Question.from_json((folder / QUESTION_FILE).read_text(encoding="utf-8")),
                 Vocabulary.from_dict(config["vocabulary"]),
                 shape,
-                network.eval(),
+                network,
                 int(config["length"]),
                 Calibration.from_json((folder / CALIBRATION_FILE).read_text(encoding="utf-8")),
                 RowSchema.from_json((folder / ROWS_FILE).read_text(encoding="utf-8")),

@@ -11,6 +11,7 @@ prior, and what the data do not teach stays there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -145,3 +146,11 @@ def _words(count: int, width: int) -> nn.Embedding:
     words = nn.Embedding(count, width)
     nn.init.normal_(words.weight, std=0.1)  # there are six beside each other: together they are of size 1 / 4
     return words
+
+
+def restored(shape: Shape, weights: Mapping[str, Tensor]) -> SequenceNetwork:
+    """A network of these weights, for answering; it is made without drawing any, so torch's own state stays."""
+    with torch.device("meta"):
+        network = SequenceNetwork(shape)
+    network.load_state_dict(weights, assign=True)
+    return network.eval()
