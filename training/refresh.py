@@ -113,6 +113,11 @@ class Standing:
                 f"a refresh moves how often something is taken at all, however of {model} exactly one candidate always "
                 f"happens in these tables; train again with `nextbest train {model}`"
             )
+        if not loaded.model.calibration.gives_probabilities:
+            raise InputError(
+                f"a refresh moves probabilities, however {loaded.model.calibration.note(model)}; train again with "
+                f"`nextbest train {model}`"
+            )
         return cls(loaded, run, micros(datetime.fromisoformat(run.params["until"])))
 
     def order(self, until: datetime | None, seed: int) -> Order:

@@ -159,7 +159,7 @@ class Addition:
             table = _table(keys, rows)
             if self._writer is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                # Dictionaries would take equal numbers for one, 0 and -0 among them; columns of bytes pack as well.
+                # No dictionaries, which are made of values that count as equal; split bytes pack as well.
                 self._writer = pq.ParquetWriter(
                     self._draft, table.schema, compression="zstd", use_dictionary=False,
                     use_byte_stream_split=[name for name in table.column_names if name[0] in "cpl" and "." in name],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,6 +16,7 @@ from training.cli import nextbest
 from training.finished import FinishedRun
 from training.plan import Order
 from training.rebuild import code_notes, differences, metrics_of, require_same_data
+from training.row_store import RowStore
 from training.track import Tracking
 from training.train import Trained, train
 
@@ -57,6 +59,16 @@ def test_one_seed_gives_one_result_and_another_seed_another(runs: tuple[Trained,
     changed = {one.metric for one in differences(again, other)}
     assert "test/log_loss_minus_popularity_low" in changed
     assert "test/log_loss" not in changed, "the prior itself draws no lots, only its intervals do"
+
+
+def test_rows_of_the_store_change_no_metric_and_the_second_time_none_is_computed(
+    runs: tuple[Trained, ...], build: Build, tracking: Tracking, tmp_path: Path
+) -> None:
+    order = Order(PRODUCT, "prior", horizon_days=14.0, until=build.data_end - timedelta(days=20), seed=3)
+    cold, warm = (train(order, build, tracking, {}, store=RowStore(tmp_path / "rows")) for _ in range(2))
+    assert cold.metrics == warm.metrics == runs[0].metrics
+    assert (cold.cost["rows_reused"], warm.cost["rows_computed"]) == (0, 0)
+    assert cold.cost["rows_computed"] == warm.cost["rows_reused"] > 1_000
 
 
 def test_a_run_is_made_again_bit_for_bit_and_nothing_moves(

@@ -120,20 +120,20 @@ def test_too_few_take_ups_judge_nothing() -> None:
 def test_equal_shifts_leave_every_ranking_as_it_was_and_others_move_candidates_past_each_other() -> None:
     said = np.random.default_rng(0).uniform(0.01, 0.9, (50, 4))
     plain = Calibration("beta", (1.1, 0.9, 0.2))
-    equal = Calibration("beta", (1.1, 0.9, 0.2), "", (0.7,) * 4)
+    equal = Calibration("beta", (1.1, 0.9, 0.2), shifts=(0.7,) * 4)
     order = np.argsort(plain.apply(said), axis=1)
     assert (np.argsort(equal.apply(said), axis=1) == order).all()
-    lifted = Calibration("beta", (1.1, 0.9, 0.2), "", (3.0, 0.0, 0.0, 0.0)).apply(said)
+    lifted = Calibration("beta", (1.1, 0.9, 0.2), shifts=(3.0, 0.0, 0.0, 0.0)).apply(said)
     assert (np.argsort(lifted[:, 1:], axis=1) == np.argsort(plain.apply(said)[:, 1:], axis=1)).all()
     assert (lifted.argmax(axis=1) == 0).mean() > (plain.apply(said).argmax(axis=1) == 0).mean()
 
 
 def test_a_calibration_keeps_its_shifts_and_one_of_old_has_none() -> None:
-    one = Calibration("identity", (), "e", (0.25, -1.5))
+    one = Calibration("identity", (), "e", shifts=(0.25, -1.5))
     assert Calibration.from_json(one.to_json()) == one
     assert Calibration.from_json('{"kind": "identity", "parameters": [], "evidence": ""}').shifts == ()
     said = np.array([[0.3, np.nan]])
     assert one.apply(said)[0, 0] == pytest.approx(1 / (1 + np.exp(-(log_odds(0.3) + 0.25))))
     assert np.isnan(one.apply(said)[0, 1])
     with pytest.raises(ValueError, match="finite"):
-        Calibration("identity", (), "", (float("nan"),))
+        Calibration("identity", shifts=(float("nan"),))
