@@ -86,6 +86,17 @@ def test_the_parts_of_the_needs_add_up_and_are_what_they_say(folder: Path, oracl
     assert 0.02 < woken[-1].mean() < 0.3, "a few had something happen lately"
 
 
+@pytest.mark.parametrize("factor", [0.2, 5.0])
+def test_messages_under_way_count_for_as_much_as_they_do(occasions: tuple[Texts, Rates, Bool], factor: float) -> None:
+    customer_id, rates, taken = occasions
+    right, wrong = (
+        metrics.choice_losses(shares(rates.organic + times * rates.message, ~rates.held), ~rates.held, taken)
+        for times in (1.0, factor)
+    )
+    worse = intervals({"gap": wrong[metrics.LOG_LOSS] - right[metrics.LOG_LOSS]}, customer_id, seed=0)["gap"]
+    assert worse.above_zero, worse.told()
+
+
 def mean_average_precision(rates: Float64, available: Bool, taken: Bool) -> Float64:
     return metrics.ranking(shares(rates, available), available, taken)[metrics.MAP_AT_7]
 
