@@ -14,8 +14,9 @@ from features.schema import Float32, Float64, Rows
 from serving.calibration import Calibration
 from serving.question import masked_log_softmax
 from training import shrunken
+from training.calibration_maps import beta_parameters, isotonic_knots
 from training.examples import Examples
-from training.fit_calibration import beta_parameters, calibrate, fit_calibration, isotonic_knots
+from training.fit_calibration import calibrate, fit_calibration
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from training.finished import FinishedRun
 from training.kept import keep_models
 from training.rebuild import rebuild
 from training.refresh import Refreshed, refresh
-from training.row_store import RowStore, empty_rows
+from training.row_files import empty_rows
+from training.row_store import RowStore
 from training.track import MODEL_FOLDER, PRIOR_FOLDER, Tracking
 
 MODEL = "channel-choice"

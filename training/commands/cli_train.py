@@ -13,7 +13,7 @@ from training.commands.cli_content import CONTENT_NAME, score_contents, train_co
 from training.commands.cli_sequence import SEQUENCE_NAME, scored_by_sequence, train_sequences
 from training.edge import Edge, command, moment
 
-FAMILY_NAMES = ("counts", "lightgbm", "torch", "ensemble", "prior", "sequence", "all")
+FAMILY_NAMES = ("counts", "lightgbm", "torch", "ensemble", "prior", "all")
 ATTRIBUTIONS = ("last-touch-1", "shapley-1")
 MODEL_NAMES = ("next-best-product", "channel-choice")
 TIMING_NAME = "send-time"
@@ -32,7 +32,7 @@ def add_train(group: click.Group) -> None:
 @click.argument("model", type=click.Choice((*MODEL_NAMES, CONTENT_NAME, TIMING_NAME)))
 @click.option(
     "--family",
-    type=click.Choice(FAMILY_NAMES),
+    type=click.Choice((*FAMILY_NAMES, SEQUENCE_NAME)),
     default="all",
     show_default=True,
     help="all: a ladder; each must be surely better than the one below it. sequence: over whole histories; "

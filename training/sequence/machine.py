@@ -1,7 +1,7 @@
 """Where a network runs and how: device, precision and compilation are arguments, the code is the same everywhere.
 
-On a GPU: bfloat16 where the chip has it, and compiled. On a CPU: float32 and as written; compiling costs more there
-than it brings for networks of this size, and runs are the same to the last bit for one seed.
+On a GPU: bfloat16 where the chip has it, and compiled. On a CPU: float32 and as written, so that runs are the same to
+the last bit for one seed, and the small networks of tests need no compiler.
 """
 
 from __future__ import annotations
