@@ -85,7 +85,8 @@ def test_facts_after_until_change_no_row_no_label_and_no_score(
         plan, known = make_plan(Order(model, until=moment.to_pydatetime(), horizon_days=14.0), build.bank)
         data = dataset(build, plan.question, plan.spine(known, plan.end), row_schema(known, plan.end_time))
         prior = FAMILIES["prior"].fit(plan.question, data.examples, data.examples, 3)
-        fitted = FAMILIES["lightgbm"].refit(plan.question, data.examples, replace(prior, rounds=15), 3)
+        like = replace(prior, rounds=15, params={**prior.params, "learning_rate": 0.1})
+        fitted = FAMILIES["lightgbm"].refit(plan.question, data.examples, like, 3)
         calibration = fit_calibration(plan.question, fitted.scorer, data.examples)
         choice = ChoiceModel(plan.question, fitted.scorer, calibration, data.rows.schema)
         people = sorted(set(data.spine.customer_id))[:80]

@@ -158,7 +158,7 @@ def _table(keys: pd.DataFrame, rows: Rows) -> pa.Table:
         pa.array(keys[FACTS].to_numpy(np.int64)),
         *(pa.array(column) for column in values),
     ]
-    return pa.Table.fromarrays(columns, names=[*_KEYS, *_names(rows.schema)])
+    return pa.Table.from_arrays(columns, names=[*_KEYS, *_names(rows.schema)])
 
 
 def _fill(rows: Rows, place: Int64, table: pa.Table, taken: Int64) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from features.errors import ArtefactError
 from features.schema import Bool, Float64, Rows, RowSchema
-from serving.calibration import Calibration
+from serving.calibration import IDENTITY, Calibration
 from serving.choice import ChoiceModel
 from serving.question import Question
 from serving.registry import MOST_BYTES, PRODUCT_MODEL, Loaded, Registry, champion, misfit, resolve
@@ -116,6 +116,7 @@ def test_a_model_of_other_products_channels_or_attributes_does_not_fit(world: Wo
 class Fixed:
     row_schema: RowSchema
     question: Question
+    calibration: Calibration = IDENTITY
 
     def probabilities(self, rows: Rows, available: Bool) -> Float64:
         return np.where(available, 0.1, np.nan)

@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from features.errors import NoSuchModel
 from features.schema import RowSchema
 from serving.api import create_app
+from serving.calibration import IDENTITY, Calibration
 from serving.decide import Decider
 from serving.errors import RegistryUnreachable
 from serving.ledger import Ledger, SqliteLedger
@@ -65,6 +66,7 @@ class Fake:
 
     row_schema: RowSchema
     question: Question
+    calibration: Calibration = IDENTITY
 
 
 @dataclass
