@@ -126,6 +126,7 @@ def test_one_command_trains_registers_and_serves_decisions(whole_job: tuple[Path
             assert decision["action"]["text"], "an action carries its rendered text"
 
 
+@pytest.mark.proof  # two whole jobs: a minute and a half
 def test_a_killed_job_run_again_gives_the_result_of_an_undisturbed_one(
     whole_job: tuple[Path, Any], simulated_bank: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from features.progress import SILENT, Progress
 from features.schema import Float64
 from serving.choice import ChoiceModel
 from training import cost
-from training.dataset import Dataset, dataset, rows_at
+from training.dataset import dataset, rows_at
 from training.evaluate import PRIOR, baselines, compare
 from training.families import FAMILIES, Fitted
 from training.kept import describe, keep_family, keep_ladder, keep_models, keep_said, said_of_test
@@ -101,7 +101,7 @@ def train(
         against = keep_answers(run, prepared, race, asked, order.seed)
         reference.keep(run, frozen, prepared.parts["train"], prepared.test)
         with progress.step("measure how soon one customer is answered"):
-            spent = cost.latency_metrics(waiting(frozen, asked.fit, prepared.test, build))
+            spent = cost.latency_metrics(waiting(frozen, asked.fit, prepared, build))
         spent |= cost.of_training(started, sizes[MODEL_FOLDER])
         spent["fit_seconds"] = race.contenders[race.family].fitted.seconds + again.seconds
         spent |= {"refit_seconds": again.seconds, **prepared.spent}
@@ -161,13 +161,13 @@ def keep_answers(run: Run, prepared: Prepared, race: Race, asked: Asked, seed: i
     return against
 
 
-def waiting(frozen: ChoiceModel, champion: ChoiceModel | None, test: Dataset, build: Build) -> dict[str, Float64]:
+def waiting(frozen: ChoiceModel, champion: ChoiceModel | None, prepared: Prepared, build: Build) -> dict[str, Float64]:
     """Milliseconds per answer of the new model ("") and of the champion ("champion_"), on some of the test rows."""
-    few = test.take(np.arange(min(len(test), cost.CALLS), dtype=np.int64))
+    few = prepared.test.take(np.arange(min(len(prepared.test), cost.CALLS), dtype=np.int64))
     models, rows = {"": frozen}, {"": few.rows}
     if champion is not None:
         models["champion_"] = champion
-        rows["champion_"] = rows_at(build, few.customer_id, few.spine.as_of, champion.row_schema)
+        rows["champion_"] = rows_at(build, few.customer_id, few.spine.as_of, champion.row_schema, store=prepared.store)
     return cost.latencies(models, rows, few.available)
 
 

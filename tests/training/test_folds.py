@@ -133,6 +133,7 @@ def test_too_many_folds_are_refused() -> None:
         by_time(np.zeros(50, np.int64), np.ones(50, np.int64), np.full(50, "entity", dtype=object), 5)
 
 
+@pytest.mark.proof  # many fits
 def test_what_is_known_of_a_customer_alone_is_worth_nothing_across_folds(plain: Dataset) -> None:
     """Split by rows, the fingerprint would tell nearly all; split by customer it tells nothing."""
     data = fingerprints(plain, 40)
@@ -194,6 +195,7 @@ def test_a_fold_says_nothing_that_its_own_labels_could_have_told(plain: Dataset,
     assert (again.said[MODEL][~first] != folded.said[MODEL][~first])[plain.available[~first]].any()
 
 
+@pytest.mark.proof  # many fits
 def test_with_all_families_each_fold_takes_the_one_that_its_validation_rows_chose(plain: Dataset) -> None:
     small = plain.take(np.arange(400))
     order = replace(ORDER, family="all")

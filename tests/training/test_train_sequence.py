@@ -34,6 +34,9 @@ from training.train import Trained, train
 PRODUCT = "next-best-product"
 SMALL = Settings(length=16, width=16, layers=1, heads=2, most_epochs=2)
 
+pytestmark = pytest.mark.proof
+"""Whole trainings of two kinds of models side by side: a minute and a half. Their parts are tested in every run."""
+
 
 @pytest.fixture(scope="module")
 def build(simulated_home: Home) -> Build:
