@@ -20,6 +20,7 @@ from features.build import build_features
 from features.home import Build, Home
 from features.progress import SILENT
 from serving.batch import score_entities
+from serving.choice import ChoiceModel
 from training import metrics
 from training.contenders import fit, judge_all
 from training.evaluate import POPULARITY, PRIOR, Judgement
@@ -41,7 +42,7 @@ class Learned:
     world: str
     entities: pd.DataFrame
     prepared: Prepared
-    models: dict[str, object]
+    models: dict[str, ChoiceModel]
     test: Judgement
 
 
@@ -102,7 +103,7 @@ def learned(request: pytest.FixtureRequest, build: Build, real_data: Path) -> Le
 def test_no_ineligible_product_is_ranked(learned: Learned, build: Build) -> None:
     newest = learned.entities.tail(len(learned.entities) // 10).tail(SCORED)
     for model in learned.models.values():
-        scores = score_entities(build, model, newest[["customer_id", "as_of", "eligible"]])  # type: ignore[arg-type]
+        scores = score_entities(build, model, newest[["customer_id", "as_of", "eligible"]])
         lists = {(one.customer_id, one.as_of): one.eligible for one in newest.itertuples()}
         asked = zip(scores.customer_id, scores.as_of, scores.product_id, strict=True)
         assert sum(product not in lists[customer, at] for customer, at, product in asked) == 0

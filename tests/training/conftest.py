@@ -13,11 +13,13 @@ import pytest
 
 from features.catalog import Catalog, Channel, Product
 from features.columns import Table
+from features.home import Build, Home
 from features.importing import Bank, make_bank
 from features.served import SERVED_SCHEMA
 from features.tables import arrow_schema
 from features.times import micros
 from training.labels import DAY
+from training.track import Tracking
 
 ZERO = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -112,3 +114,13 @@ def asked() -> Callable[..., pd.DataFrame]:
 def new_world() -> Callable[[], World]:
     """Makes worlds for fixtures that last longer than one test."""
     return World
+
+
+@pytest.fixture(scope="module")
+def build(simulated_home: Home) -> Build:
+    return simulated_home.build()
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    return Tracking(f"sqlite:///{tmp_path_factory.mktemp('mlruns') / 'mlflow.db'}")

@@ -34,11 +34,6 @@ def build(home: Home) -> Build:
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    return Tracking(f"sqlite:///{tmp_path_factory.mktemp('mlruns') / 'mlflow.db'}")
-
-
-@pytest.fixture(scope="module")
 def runs(build: Build, tracking: Tracking) -> tuple[Trained, ...]:
     """Runs of the seeds 3, 3 and 4; the first is the champion that the others are compared with."""
     order = Order(PRODUCT, "prior", horizon_days=14.0, until=build.data_end - timedelta(days=20), seed=3)

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from features.home import Build, Home
+from features.home import Build
 from features.times import micros
 from serving.batch import score_entities
 from serving.registry import champion, resolve
@@ -30,16 +30,6 @@ from training.track import Tracking
 from training.train import Trained, train
 
 PRODUCT = "next-best-product"
-
-
-@pytest.fixture(scope="module")
-def build(simulated_home: Home) -> Build:
-    return simulated_home.build()
-
-
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    return Tracking(f"sqlite:///{tmp_path_factory.mktemp('mlruns') / 'mlflow.db'}")
 
 
 @pytest.fixture(scope="module")

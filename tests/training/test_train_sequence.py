@@ -39,16 +39,6 @@ pytestmark = pytest.mark.proof
 
 
 @pytest.fixture(scope="module")
-def build(simulated_home: Home) -> Build:
-    return simulated_home.build()
-
-
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    return Tracking(f"sqlite:///{tmp_path_factory.mktemp('mlruns') / 'mlflow.db'}")
-
-
-@pytest.fixture(scope="module")
 def order(build: Build) -> Order:
     return Order(PRODUCT, "sequence", horizon_days=14.0, until=build.data_end - timedelta(days=20), seed=3)
 

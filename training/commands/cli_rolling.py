@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from training.commands.cli_evaluate import PLOT, SEED, evaluate
-from training.commands.cli_train import days, source_root
+from training.commands.cli_train import FAMILY_NAMES, days, source_root
 from training.edge import Edge, command
 
-FAMILY_NAMES = ("lightgbm", "prior", "counts", "torch", "ensemble")
+ONE_FAMILY = tuple(name for name in FAMILY_NAMES if name != "all")
 COUNT = click.IntRange(min=1)
 
 
@@ -24,7 +24,7 @@ COUNT = click.IntRange(min=1)
     show_default=True,
     help="So many decisions later is an outcome known.",
 )
-@click.option("--family", type=click.Choice(FAMILY_NAMES), default="lightgbm", show_default=True)
+@click.option("--family", type=click.Choice(ONE_FAMILY), default="lightgbm", show_default=True)
 @click.option("--first", type=COUNT, help="Score from this decision on; the frozen model learns from those before it.")
 @click.option("--windows", is_flag=True, help="An outcome is not known before its response window has closed, either.")
 @click.option("--calendar", is_flag=True, help="Learn from hour, weekday and day of month too.")
