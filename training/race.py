@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from features.progress import Progress
 from training.contenders import Contender, fit_all, flat_test, judge_all
+from training.cross_fit import cross_fitted
 from training.evaluate import Comparison, Judgement, primary_metric
 from training.families import FAMILIES
 from training.ladder import Ladder, climb
@@ -68,5 +70,7 @@ def run_race(prepared: Prepared, order: Order, progress: Progress) -> Race:
     contenders = fit_all(order.family, parts, order.seed, progress, order.tune)
     with progress.step("judge the families"):
         valid, test = (judge_all(contenders, parts["train"], parts[name], order.seed) for name in ("valid", "test"))
-    ladder = climb(order.family, valid, test, primary_metric(parts["valid"]))
+    metric = primary_metric(parts["valid"])
+    more = partial(cross_fitted, prepared, order, tuple(contenders), metric, progress)
+    ladder = climb(order.family, valid, test, metric, more)
     return Race(contenders, valid, test, ladder)
