@@ -35,6 +35,8 @@ FOLDS = 4
 """Of customers."""
 BLOCKS, ONLY_LEARNED = 5, 2
 """Of time: how many, and how many of them, the first, are not judged."""
+SALT = 1
+"""Train, valid and test, and folds around this run, are parted by the hash without one."""
 MOST_PAIRS = 1_000_000
 """Pairs of a row and a candidate in train and valid; of more, valid alone decides."""
 
@@ -79,9 +81,8 @@ def cross_fitted(
 def folds_of(prepared: Prepared, learned: Dataset) -> tuple[list[Fold], str]:
     """Folds of the rows of `learned`, by time or by customer as they were parted from test; and which, in words."""
     if prepared.split.borders is None:
-        return make_folds(
-            learned, FOLDS, "customer"
-        ), f"{FOLDS} folds of customers, each judged by what the others taught"
+        folds = make_folds(learned, FOLDS, "customer", SALT)
+        return folds, f"{FOLDS} folds of customers, each judged by what the others taught"
     folds = make_folds(learned, BLOCKS - 1, "time")[ONLY_LEARNED - 1 :]
     return folds, f"{len(folds)} blocks of time, each judged by what was known before it"
 

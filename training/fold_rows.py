@@ -34,17 +34,20 @@ class Fold:
     test: Int64
 
 
-def make_folds(data: Dataset, count: int, by: By) -> list[Fold]:
-    """`count` folds of the rows of `data`. Raises InputError where one would be empty."""
+def make_folds(data: Dataset, count: int, by: By, salt: int = 0) -> list[Fold]:
+    """`count` folds of the rows of `data`. Raises InputError where one would be empty. salt: see `by_customer`."""
     spine = data.spine
     if by == "customer":
-        return by_customer(spine.customer_id, count)
+        return by_customer(spine.customer_id, count, salt)
     return by_time(spine.as_of, spine.closes, spine.sort, count)
 
 
-def by_customer(customer_id: Texts, count: int) -> list[Fold]:
-    """No customer in two folds, nor on both sides of train and valid; who is where is a hash of the id."""
-    share = shares(hashes(customer_id))
+def by_customer(customer_id: Texts, count: int, salt: int = 0) -> list[Fold]:
+    """No customer in two folds, nor on both sides of train and valid; who is where is a hash of the id.
+
+    salt: another one is another hash. Whoever folds what a hash has parted already needs one that nobody used.
+    """
+    share = shares(hashes(customer_id, np.full(len(customer_id), salt, dtype=np.int64)))
     place = np.minimum((share * count).astype(np.int64), count - 1)
     folds = []
     for one in range(count):
