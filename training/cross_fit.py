@@ -26,7 +26,7 @@ from training import metrics
 from training.contenders import Contender, fit_all
 from training.dataset import Dataset, require_take_ups
 from training.evaluate import Judgement
-from training.fold_rows import Fold, make_folds
+from training.fold_rows import Fold, by_customer, by_time
 from training.ladder import Evidence
 from training.plan import Order
 from training.prepared import Prepared
@@ -37,8 +37,10 @@ BLOCKS, ONLY_LEARNED = 5, 2
 """Of time: how many, and how many of them, the first, are not judged."""
 SALT = 1
 """Train, valid and test, and folds around this run, are parted by the hash without one."""
-MOST_PAIRS = 1_000_000
+MOST_PAIRS = 1_500_000
 """Pairs of a row and a candidate in train and valid; of more, valid alone decides."""
+FEWEST_TAKEN = 500
+"""Rows of train and valid with a take-up; of fewer, folds teach too little to tell of what will be shipped."""
 
 
 FitAll: TypeAlias = Callable[[str, Mapping[str, Dataset], int, Progress], Mapping[str, Contender]]
@@ -60,10 +62,11 @@ def cross_fitted(
     if order.tune:
         raise InputError("more rows can judge default settings alone, however these were tuned on rows of train")
     learned = prepared.learned
-    pairs = int(learned.available.size)
-    if pairs > MOST_PAIRS:
+    pairs, taken = int(learned.available.size), int(learned.taken.any(axis=1).sum())
+    if pairs > MOST_PAIRS or taken < FEWEST_TAKEN:
         raise InputError(
-            f"up to {MOST_PAIRS:,} pairs of a row and a candidate are cross-fitted, however these are {pairs:,}"
+            f"rows are cross-fitted from {FEWEST_TAKEN} take-ups on and up to {MOST_PAIRS:,} pairs of a row and a "
+            f"candidate, however these are {taken:,} and {pairs:,}"
         )
     folds, way = folds_of(prepared, learned)
     said = []
@@ -81,9 +84,10 @@ def cross_fitted(
 def folds_of(prepared: Prepared, learned: Dataset) -> tuple[list[Fold], str]:
     """Folds of the rows of `learned`, by time or by customer as they were parted from test; and which, in words."""
     if prepared.split.borders is None:
-        folds = make_folds(learned, FOLDS, "customer", SALT)
+        folds = by_customer(learned.customer_id, FOLDS, SALT)
         return folds, f"{FOLDS} folds of customers, each judged by what the others taught"
-    folds = make_folds(learned, BLOCKS - 1, "time")[ONLY_LEARNED - 1 :]
+    spine = learned.spine
+    folds = by_time(spine.as_of, spine.closes, spine.sort, BLOCKS - 1, ONLY_LEARNED - 1)
     return folds, f"{len(folds)} blocks of time, each judged by what was known before it"
 
 

@@ -34,11 +34,11 @@ class Fold:
     test: Int64
 
 
-def make_folds(data: Dataset, count: int, by: By, salt: int = 0) -> list[Fold]:
-    """`count` folds of the rows of `data`. Raises InputError where one would be empty. salt: see `by_customer`."""
+def make_folds(data: Dataset, count: int, by: By) -> list[Fold]:
+    """`count` folds of the rows of `data`. Raises InputError where one would be empty."""
     spine = data.spine
     if by == "customer":
-        return by_customer(spine.customer_id, count, salt)
+        return by_customer(spine.customer_id, count)
     return by_time(spine.as_of, spine.closes, spine.sort, count)
 
 
@@ -58,10 +58,11 @@ def by_customer(customer_id: Texts, count: int, salt: int = 0) -> list[Fold]:
     return _all_filled(folds, f"{len(np.unique(customer_id.astype(str)))} customers")
 
 
-def by_time(as_of: Int64, closes: Int64, sort: Texts, count: int) -> list[Fold]:
+def by_time(as_of: Int64, closes: Int64, sort: Texts, count: int, first: int = 0) -> list[Fold]:
     """Blocks in order of time; a row is learned from where its label was known before the block begins.
 
-    as_of, closes: int64 [n], µs. Where there are snapshots, borders lie on their moments.
+    as_of, closes: int64 [n], µs. Where there are snapshots, borders lie on their moments. first: of the `count` blocks,
+    the first that is judged.
     """
     grid = np.sort(np.unique(as_of[sort == "snapshot"]) if (sort == "snapshot").any() else as_of)
     if not len(grid):
@@ -74,7 +75,7 @@ def by_time(as_of: Int64, closes: Int64, sort: Texts, count: int) -> list[Fold]:
         )
     ends = np.append(begins[1:], np.iinfo(np.int64).max)
     folds = []
-    for begin, end in zip(begins, ends, strict=True):
+    for begin, end in zip(begins[first:], ends[first:], strict=True):
         before = grid[grid < begin]
         border = int(np.quantile(before, LEARNED, method="lower")) if len(before) else int(begin)
         learned = closes <= begin

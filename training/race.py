@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +19,16 @@ from training.prepared import Prepared
 
 @dataclass(frozen=True)
 class Race:
-    """contenders: by name of the family. valid, test: what they said of these parts. ladder: which was chosen, why."""
+    """contenders: by name of the family. valid, test: what they said of these parts. ladder: which was chosen, why.
+
+    ladder_seconds: what choosing took, more fits among it.
+    """
 
     contenders: Mapping[str, Contender]
     valid: Judgement
     test: Judgement
     ladder: Ladder
+    ladder_seconds: float = 0.0
 
     @property
     def family(self) -> str:
@@ -58,10 +63,11 @@ class Race:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was found by tuning, and whether the scores of the chosen family are probabilities."""
+        """What tuning found, why valid decided alone, and whether the chosen family's scores are probabilities."""
         tuned = (one.tuned.told(name) for name, one in self.contenders.items() if one.tuned is not None)
         model = self.contenders[self.family].model
-        return tuple(filter(None, (*tuned, model.calibration.note(model.question.model))))
+        alone = f"the ladder has the validation rows alone: {self.ladder.not_more}" if self.ladder.not_more else None
+        return tuple(filter(None, (*tuned, alone, model.calibration.note(model.question.model))))
 
 
 def run_race(prepared: Prepared, order: Order, progress: Progress) -> Race:
@@ -72,5 +78,6 @@ def run_race(prepared: Prepared, order: Order, progress: Progress) -> Race:
         valid, test = (judge_all(contenders, parts["train"], parts[name], order.seed) for name in ("valid", "test"))
     metric = primary_metric(parts["valid"])
     more = partial(cross_fitted, prepared, order, tuple(contenders), metric, progress)
+    started = time.perf_counter()
     ladder = climb(order.family, valid, test, metric, more)
-    return Race(contenders, valid, test, ladder)
+    return Race(contenders, valid, test, ladder, time.perf_counter() - started)

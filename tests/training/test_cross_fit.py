@@ -15,8 +15,7 @@ from features.errors import InputError
 from features.progress import SILENT, Progress
 from features.schema import Attribute, Float64, Rows, RowSchema
 from serving.question import Question
-from training import cross_fit
-from training.cross_fit import cross_fitted
+from training.cross_fit import MOST_PAIRS, cross_fitted
 from training.dataset import Dataset
 from training.evaluate import Judgement
 from training.ladder import Evidence, Ladder, climb
@@ -24,7 +23,7 @@ from training.metrics import HR_AT_3, LOG_LOSS
 from training.plan import Order, Plan
 from training.prepared import Prepared
 from training.spine import Spine
-from training.split import by_customer, by_time
+from training.split import Split, by_customer, by_time
 
 HOUR = 3_600_000_000
 M = 8
@@ -118,10 +117,10 @@ def names_of(data: Dataset) -> set[tuple[str, int]]:
     return set(zip(data.customer_id.tolist(), data.spine.as_of.tolist(), strict=True))
 
 
-def test_learners_that_know_no_more_than_the_prior_are_not_promoted_in_95_of_100_worlds() -> None:
-    worlds = [ladders(world(200, seed), fakes)[1] for seed in range(100)]
-    assert sum(one.judged_on != "the validation rows" for one in worlds) > 90, "valid alone can hardly ever tell"
-    assert sum(one.family == "prior" for one in worlds) >= 95
+def test_learners_that_know_no_more_than_the_prior_are_not_promoted_in_57_of_60_worlds() -> None:
+    worlds = [ladders(world(320, seed), fakes)[1] for seed in range(60)]
+    assert sum(one.judged_on != "the validation rows" for one in worlds) > 50, "valid alone can hardly ever tell"
+    assert sum(one.family == "prior" for one in worlds) >= 57
 
 
 @pytest.mark.parametrize("by", ["customer", "time"])
@@ -134,7 +133,7 @@ def test_a_small_edge_that_valid_alone_does_not_show_is_promoted_on_more_rows(by
 
 
 def test_by_customer_every_row_of_train_and_valid_is_judged_by_what_other_customers_taught() -> None:
-    prepared = world(60, 0)
+    prepared = world(400, 0)
     known = names_of(prepared.parts["train"]) | names_of(prepared.parts["valid"])
     people = {name for name, _ in known}
     for train, valid in seen_by(prepared):
@@ -147,7 +146,7 @@ def test_by_customer_every_row_of_train_and_valid_is_judged_by_what_other_custom
 
 
 def test_by_time_three_blocks_are_judged_by_what_was_known_before_each() -> None:
-    prepared = world(300, 0, by="time")
+    prepared = world(400, 0, by="time")
     assert prepared.split.borders is not None
     judged = []
 
@@ -177,7 +176,7 @@ def test_by_time_three_blocks_are_judged_by_what_was_known_before_each() -> None
 
 
 def test_the_same_order_gives_the_same_evidence() -> None:
-    one, other = (judged_by_fakes(world(80, 3)) for _ in range(2))
+    one, other = (judged_by_fakes(world(400, 3)) for _ in range(2))
     assert one.judged.differences == other.judged.differences
     assert (
         one.how
@@ -187,7 +186,7 @@ def test_the_same_order_gives_the_same_evidence() -> None:
 
 
 def test_the_log_loss_is_told_beside_the_metric_that_decides() -> None:
-    assert set(judged_by_fakes(world(80, 3)).judged.difference("counts", "prior")) == {HR_AT_3, LOG_LOSS}
+    assert set(judged_by_fakes(world(400, 3)).judged.difference("counts", "prior")) == {HR_AT_3, LOG_LOSS}
 
 
 def test_a_family_that_some_fold_could_not_fit_is_no_rung() -> None:
@@ -197,15 +196,16 @@ def test_a_family_that_some_fold_could_not_fit_is_no_rung() -> None:
         found = fakes(asked, parts, seed, progress)
         return found if next(times) else {name: one for name, one in found.items() if name != "ensemble"}
 
-    assert judged_by_fakes(world(80, 3), failing).judged.families == ("prior", "counts", "lightgbm", "torch")
+    assert judged_by_fakes(world(400, 3), failing).judged.families == ("prior", "counts", "lightgbm", "torch")
 
 
 def test_what_is_too_large_too_small_or_tuned_is_not_cross_fitted() -> None:
-    small = world(80, 3)
     with pytest.raises(InputError, match="tuned"):
-        judged_by_fakes(small, order=replace(ORDER, tune=3))
-    with pytest.raises(InputError, match="every fold needs rows"):
-        judged_by_fakes(world(12, 0))
-    large = cross_fit.MOST_PAIRS // M // 2 + 2_000
-    with pytest.raises(InputError, match="1,000,000 pairs"):
-        judged_by_fakes(world(round(large / 0.8), 0))
+        judged_by_fakes(world(400, 3), order=replace(ORDER, tune=3))
+    with pytest.raises(InputError, match=r"from 500 take-ups on .* however these are 1[0-9]{2} and"):
+        judged_by_fakes(world(80, 3))
+    small, rows = world(80, 3), MOST_PAIRS // M + 1
+    again, none = np.zeros(rows, np.int64), np.zeros(0, np.int64)
+    split = Split(np.arange(rows), none, none, 0, None)
+    with pytest.raises(InputError, match=r"up to 1,500,000 pairs .* and 1,500,008"):
+        judged_by_fakes(replace(small, data=small.data.take(again), split=split))

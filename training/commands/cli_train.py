@@ -35,7 +35,8 @@ def add_train(group: click.Group) -> None:
     type=click.Choice((*FAMILY_NAMES, SEQUENCE_NAME)),
     default="all",
     show_default=True,
-    help="all: a ladder; each must be surely better than the one below it. sequence: over whole histories; "
+    help="all: a ladder; each must be surely better than the one below it, in rows of train and valid where valid is too "
+    "few. sequence: over whole histories; "
     "not part of all, and for batch scoring only.",
 )
 @click.option("--entities", type=Path, help="Learn from these customers at these times (Parquet or CSV).")
