@@ -48,11 +48,6 @@ class Step:
         return f"{self.family} {verb} {self.held}: {self.difference.told()}"
 
     @property
-    def decided(self) -> bool:
-        """Whether the interval excludes zero, on either side."""
-        return self.promoted or clearly_worse(self.metric, self.difference)
-
-    @property
     def at_best(self) -> float:
         """By how much the rung may be better, in units of the metric: the better end of the interval."""
         return -self.difference.low if self.metric in LOWER_IS_BETTER else self.difference.high
@@ -157,7 +152,7 @@ def held_after(steps: Sequence[Step]) -> str:
 
 
 def worth_asking(steps: Sequence[Step], judged: Judgement, metric: str) -> bool:
-    """Whether a rung that is neither surely better nor surely worse may bring more than a little."""
+    """Whether a rung that was not taken may bring more than a little; one that is surely worse brings nothing."""
     held = held_after(steps)
     lead = 0.0 if held == PRIOR else abs(judged.difference(held, PRIOR)[metric].mean)
-    return any(not step.decided and step.at_best > WORTH * lead for step in steps)
+    return any(not step.promoted and step.at_best > WORTH * lead for step in steps)

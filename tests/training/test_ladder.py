@@ -169,7 +169,7 @@ def test_what_valid_took_by_luck_is_taken_back_where_more_rows_are_asked(contest
 
 def test_what_can_bring_but_a_little_is_not_worth_more_fits(contest: Contest) -> None:
     ladder, asked = asked_for_more(contest, {"counts": 0.9, "lightgbm": 0.904}, {})
-    assert not ladder.steps[1].decided
+    assert ladder.steps[1].at_best > 0, "it may be better"
     assert (ladder.family, asked) == ("counts", False)
 
 
