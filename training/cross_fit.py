@@ -26,7 +26,7 @@ from training import metrics
 from training.contenders import Contender, fit_all
 from training.dataset import Dataset, require_take_ups
 from training.evaluate import Judgement
-from training.fold_rows import Fold, by_customer, by_time
+from training.fold_rows import Fold, blocks, by_customer
 from training.ladder import Evidence
 from training.plan import Order
 from training.prepared import Prepared
@@ -87,7 +87,9 @@ def folds_of(prepared: Prepared, learned: Dataset) -> tuple[list[Fold], str]:
         folds = by_customer(learned.customer_id, FOLDS, SALT)
         return folds, f"{FOLDS} folds of customers, each judged by what the others taught"
     spine = learned.spine
-    folds = by_time(spine.as_of, spine.closes, spine.sort, BLOCKS - 1, ONLY_LEARNED - 1)
+    # Not on snapshots, which may be three: what ranks is learned and judged on the rows between them.
+    moments = spine.as_of[spine.sort == "occasion"] if (spine.sort == "occasion").any() else spine.as_of
+    folds = blocks(spine.as_of, spine.closes, moments, BLOCKS - 1, ONLY_LEARNED - 1)
     return folds, f"{len(folds)} blocks of time, each judged by what was known before it"
 
 

@@ -58,13 +58,19 @@ def by_customer(customer_id: Texts, count: int, salt: int = 0) -> list[Fold]:
     return _all_filled(folds, f"{len(np.unique(customer_id.astype(str)))} customers")
 
 
-def by_time(as_of: Int64, closes: Int64, sort: Texts, count: int, first: int = 0) -> list[Fold]:
+def by_time(as_of: Int64, closes: Int64, sort: Texts, count: int) -> list[Fold]:
+    """Blocks in order of time; borders lie on the moments of snapshots, where there are any."""
+    snapshots = np.unique(as_of[sort == "snapshot"])
+    return blocks(as_of, closes, snapshots if len(snapshots) else as_of, count)
+
+
+def blocks(as_of: Int64, closes: Int64, grid: Int64, count: int, first: int = 0) -> list[Fold]:
     """Blocks in order of time; a row is learned from where its label was known before the block begins.
 
-    as_of, closes: int64 [n], µs. Where there are snapshots, borders lie on their moments. first: of the `count` blocks,
-    the first that is judged.
+    as_of, closes: int64 [n], µs. grid: moments on which borders lie, as many of them in each block. first: of the
+    `count` blocks, the first that is judged.
     """
-    grid = np.sort(np.unique(as_of[sort == "snapshot"]) if (sort == "snapshot").any() else as_of)
+    grid = np.sort(grid)
     if not len(grid):
         return _all_filled([], "no rows")
     begins = np.unique(np.quantile(grid, np.arange(1, count + 1) / (count + 1), method="lower"))

@@ -15,7 +15,7 @@ from features.errors import InputError
 from features.progress import SILENT, Progress
 from features.schema import Attribute, Float64, Rows, RowSchema
 from serving.question import Question
-from training.cross_fit import MOST_PAIRS, cross_fitted
+from training.cross_fit import MOST_PAIRS, cross_fitted, folds_of
 from training.dataset import Dataset
 from training.evaluate import Judgement
 from training.ladder import Evidence, Ladder, climb
@@ -173,6 +173,23 @@ def test_by_time_three_blocks_are_judged_by_what_was_known_before_each() -> None
         assert max(moments) < prepared.split.borders[1], "a test row was judged"
     share = evidence.judged.rows / (len(prepared.parts["train"]) + len(prepared.parts["valid"]))
     assert 0.55 < share < 0.65, "what two of five blocks teach is asked of nothing before"
+
+
+def test_where_snapshots_are_few_blocks_begin_between_them() -> None:
+    """Three snapshots part nothing into five blocks, the occasions between them do."""
+    prepared = world(400, 0, by="time")
+    spine = prepared.data.spine
+    snapshot = np.arange(len(spine)) % 2 == 0
+    at = np.where(snapshot, spine.as_of // (300 * HOUR) * (300 * HOUR), spine.as_of)
+    sort = np.where(snapshot, "snapshot", "occasion").astype(object)
+    mixed = replace(spine, as_of=at, closes=at + np.where(snapshot, 300 * HOUR, 1), sort=sort)
+    learned = replace(prepared.data, spine=mixed)
+    folds, _ = folds_of(prepared, learned)
+    assert len(folds) == 3
+    for fold in folds:
+        assert mixed.closes[fold.learned].max() <= at[fold.test].min()
+        assert mixed.closes[fold.train].max() <= at[fold.valid].min()
+        assert (sort[fold.test] == "occasion").sum() > 70, "as many to be judged in each block"
 
 
 def test_the_same_order_gives_the_same_evidence() -> None:

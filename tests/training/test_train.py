@@ -84,7 +84,7 @@ def test_what_depends_on_the_machine_is_kept_apart(trained: Trained, tracking: T
     found = tracking.client.get_run(trained.run_id).data.metrics
     costs = {name.removeprefix("cost/"): value for name, value in found.items() if name.startswith("cost/")}
     named = {"train_seconds", "fit_seconds", "peak_memory_mb", "model_bytes", "latency_ms_p50", "latency_ms_p99"}
-    named |= {"rows_seconds", "rows_reused", "rows_computed", "refit_seconds"}
+    named |= {"rows_seconds", "rows_reused", "rows_computed", "refit_seconds", "ladder_seconds"}
     assert set(costs) == named
     assert costs.pop("rows_reused") == 0
     assert min(costs.values()) > 0
