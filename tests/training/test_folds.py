@@ -18,7 +18,8 @@ from training.cli import nextbest
 from training.dataset import Dataset
 from training.evaluate import judge
 from training.finished import FinishedRun
-from training.folds import Folded, by_customer, by_time, make_folds, run_folds
+from training.fold_rows import by_customer, by_time, make_folds
+from training.folds import Folded, run_folds
 from training.folds_report import auc_intervals, document, flat, keep, lines, tell
 from training.metrics import auc, auc_by_candidate
 from training.plan import Order, Plan
