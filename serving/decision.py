@@ -224,9 +224,12 @@ class Decision:
         ]
         return max(same, key=lambda one: one[0])[1] if same else None
 
-    def record(self) -> dict[str, Any]:
-        """The document that the ledger keeps: the answer, the question, and every candidate with its propensity."""
-        candidates = [
+    def record(self, candidates: bool = True) -> dict[str, Any]:
+        """The document that the ledger keeps: the answer, the question, and every candidate with its propensity.
+
+        candidates: False leaves them out (null), for who keeps them in another form (`serving.packed_record`).
+        """
+        listed = [
             {
                 "product_id": candidate.action and candidate.action.product_id,
                 "channel": candidate.action and candidate.action.channel,
@@ -236,6 +239,7 @@ class Decision:
                 "propensity": propensity,
             }
             for candidate, propensity in zip(self.candidates, self.propensities, strict=True)
+            if candidates
         ]
         return {
             **self.answer(),
@@ -247,7 +251,7 @@ class Decision:
             },
             "features": None if self.features is None else pack(self.features),
             "past": self.past.document(),
-            "candidates": candidates,
+            "candidates": listed if candidates else None,
             "dropped_scores": self.dropped,
             "forced": self.forced,
             "removed": [asdict(removed) for removed in self.removed],
