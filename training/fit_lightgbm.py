@@ -168,8 +168,10 @@ def _boost(
         "rows_used": len(pairs.start),
         "rows_given": len(train),
     }
+    # two threads where many rows are scored, on the way to a model; what is registered answers one customer
+    threads = 1 if valid is None else THREADS
     return Fitted(
-        LightGBMScorer(layout, prior, trees),
+        LightGBMScorer(layout, prior, trees, threads),
         best,
         time.perf_counter() - started,
         params,
