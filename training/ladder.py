@@ -5,9 +5,9 @@ the one that is held, paired by customer, excludes zero on the primary metric; e
 is tried in turn: the one that looks best need not be the one that is surely better.
 
 The validation rows are asked first. Where they are few, they often cannot tell: then, if something is to be gained, all
-rungs are tried once more, from the prior up, on more rows (`cross_fit`), and those alone decide. Steps that the
-validation rows took by luck are taken back by this, and no rung gets two chances: only where the validation rows decide
-every rung they have the last word.
+rungs are tried once more, from the prior up, on more rows (`cross_fit`), and those decide. Steps that the validation
+rows took by luck are taken back by this, and no rung gets two chances. One word the validation rows keep: they are the
+newest, and whom they show to be surely worse than the one that is held does not take over, whatever held before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ WORTH = 0.1
 
 @dataclass(frozen=True)
 class Step:
-    """One rung against the one that was held. difference: of the metric on the rows judged; newest: on test."""
+    """One rung against the one that was held. difference: of the metric on the rows judged; newest: on test.
+
+    denied: what the validation rows said where more rows were for the rung and they were surely against it.
+    """
 
     family: str
     held: str
@@ -40,10 +43,14 @@ class Step:
     difference: Interval
     newest: Interval
     promoted: bool
+    denied: Interval | None = None
 
     @property
     def told(self) -> str:
         """ "counts over prior: +0.0303 [+0.0211, +0.0407]"."""
+        if self.denied is not None:
+            gaps = f"{self.difference.told()}, yet {self.denied.told()} on {ON_VALID}"
+            return f"{self.family} surely not over {self.held} any more: {gaps}"
         verb = "over" if self.promoted else "not surely over"
         return f"{self.family} {verb} {self.held}: {self.difference.told()}"
 
@@ -111,7 +118,7 @@ def climb(asked: str, valid: Judgement, test: Judgement, metric: str, more: More
         except InputError as error:
             not_more = str(error)
         else:
-            steps, on_valid = tried(evidence.judged, test, metric), steps
+            steps, on_valid = tried(evidence.judged, test, metric, valid), steps
     rows = evidence.judged.rows_judged(metric)
     held = held_after(steps)
     told = f"{metric} on {evidence.how}, {'; '.join(step.told for step in steps)}"
@@ -128,15 +135,17 @@ def climb(asked: str, valid: Judgement, test: Judgement, metric: str, more: More
     return Ladder(family, reason, held, steps, evidence.how, rows, on_valid, not_more)
 
 
-def tried(judged: Judgement, test: Judgement, metric: str) -> tuple[Step, ...]:
-    """Every rung against the one that is held by then."""
+def tried(judged: Judgement, test: Judgement, metric: str, newer: Judgement | None = None) -> tuple[Step, ...]:
+    """Every rung against the one that is held by then. newer: of rows that may deny what those of `judged` show."""
     held, steps = PRIOR, list[Step]()
     for family in rungs(judged):
         difference = judged.difference(family, held)[metric]
         value, below = (judged.judged[name].values[metric] for name in (family, held))
         newest = test.difference(family, held)[metric]
-        promoted = clearly_better(metric, difference)
-        steps.append(Step(family, held, metric, value, below, difference, newest, promoted))
+        promoted, denied = clearly_better(metric, difference), None
+        if newer is not None and promoted and clearly_worse(metric, newer.difference(family, held)[metric]):
+            promoted, denied = False, newer.difference(family, held)[metric]
+        steps.append(Step(family, held, metric, value, below, difference, newest, promoted, denied))
         held = family if promoted else held
     return tuple(steps)
 

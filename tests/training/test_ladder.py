@@ -167,6 +167,18 @@ def test_what_valid_took_by_luck_is_taken_back_where_more_rows_are_asked(contest
     assert ladder.on_valid[0].promoted
 
 
+def test_whom_the_validation_rows_surely_deny_more_rows_do_not_promote(contest: Contest) -> None:
+    """Times change: what was surely better in older rows is surely worse in the newest."""
+    valid, more = {"counts": -1.0, "lightgbm": 0.004}, {"counts": 0.5, "lightgbm": 0.3}
+    ladder, asked = asked_for_more(contest, valid, more)
+    assert (ladder.family, asked) == ("lightgbm", True)
+    assert rungs_of(ladder) == [("counts", "prior", False), ("lightgbm", "prior", True)]
+    denied = ladder.steps[0].denied
+    assert denied is not None
+    assert denied.high < 0 < ladder.steps[0].difference.low
+    assert "counts surely not over prior any more" in ladder.reason
+
+
 def test_what_can_bring_but_a_little_is_not_worth_more_fits(contest: Contest) -> None:
     ladder, asked = asked_for_more(contest, {"counts": 0.9, "lightgbm": 0.904}, {})
     assert ladder.steps[1].at_best > 0, "it may be better"
@@ -183,7 +195,7 @@ def test_where_more_rows_cannot_be_judged_valid_decides_and_the_run_says_why(con
 
 
 def test_a_family_that_was_asked_for_needs_no_more_rows(contest: Contest) -> None:
-    judged = contest(lightgbm=0.0)
+    judged = contest(lightgbm=0.004)
     assert climb("lightgbm", judged, judged, HR, more=lambda: pytest.fail("asked")).family == "lightgbm"
 
 
