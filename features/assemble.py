@@ -142,9 +142,10 @@ def _trusted(states: States, as_of: Float64) -> States:
     """The states of all views of a row; those that are too old, or younger than the moment, without what they say."""
     age = as_of - np.stack([states[module.NAME].at for module in MODULES])  # [views, n]
     unknown: Bool = ~((age >= 0) & (age <= _TTLS))
+    some: list[bool] = np.logical_or.reduce(unknown, axis=1).tolist()
     return {
-        module.NAME: _without(states[module.NAME], unknown[view]) if some else states[module.NAME]
-        for view, (module, some) in enumerate(zip(MODULES, unknown.any(axis=1).tolist(), strict=True))
+        module.NAME: _without(states[module.NAME], unknown[view]) if some[view] else states[module.NAME]
+        for view, module in enumerate(MODULES)
     }
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from features.arbitration import ARMS, Arms, Maturity
 from features.schema import Float64
-from serving.candidates import Offer
+from serving.candidates import Offers
 from serving.decision import Reason, Removed
 from serving.policy import uniform
 
@@ -94,12 +94,14 @@ def lottery(arms: Arms, agent: Float64, usual: int) -> Lottery:
     )
 
 
-def business_as_usual(found: Sequence[Offer], take_ups: Float64 | None, costs: Float64) -> int:
+def business_as_usual(found: Offers, take_ups: Float64 | None, costs: Float64) -> int:
     """Position of the most taken-up product (catalogue order where nothing is counted) through the cheapest channel,
     first channel and first content where several are; len(found), which is no contact, where nothing can be offered."""
-    counted = take_ups if take_ups is not None else np.zeros(1 + max((offer.product for offer in found), default=0))
-    order = [(-counted[offer.product], offer.product, costs[offer.channel], place) for place, offer in enumerate(found)]
-    return min(order)[-1] if order else 0
+    if not len(found):
+        return 0
+    taken = np.zeros(len(found)) if take_ups is None else take_ups[found.product]
+    # Columns from the least important: what stands first is last here.
+    return int(np.lexsort((costs[found.channel], found.product, -taken))[0])
 
 
 def withheld(
@@ -112,14 +114,17 @@ def withheld(
 ) -> dict[str, Removed]:
     """Products that this customer is not offered now: control groups and new products on their ramp."""
     found: dict[str, Removed] = {}
+    if not arms.products and (maturity is None or take_ups is None):
+        return found
+    now = period(arms, at)
     for place, product in enumerate(product_ids):
         share = arms.products.get(product, 0.0)
-        if uniform(f"{arms.salt}|{product}|{customer_id}|{period(arms, at)}") < share:
+        if share > 0 and uniform(f"{arms.salt}|{product}|{customer_id}|{now}") < share:
             reason = "the customer is in this product's control group of this period"
             found[product] = Removed("product", product, "product_holdout", reason)
         elif maturity is not None and take_ups is not None:
             out = released(maturity, float(take_ups[place]))
-            if uniform(f"maturity|{product}|{customer_id}") >= out:
+            if out < 1 and uniform(f"maturity|{product}|{customer_id}") >= out:
                 reason = f"a new product, offered to {out:.0%} of customers so far"
                 found[product] = Removed("product", product, "maturing", reason)
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import Template, TemplateError, UndefinedError
@@ -18,6 +19,9 @@ from features.catalog import Catalog, Channel, Content, Product
 from features.schema import Attribute, State
 from features.templates import Named, TemplateRefused, compiled, impersonal, plain_problem
 from serving.segments import room, segments
+
+if TYPE_CHECKING:
+    from serving.slots import Slots
 
 Value = str | int | float | bool
 
@@ -44,6 +48,8 @@ class Contents:
         self._compiled: dict[tuple[str, bool], _Compiled] = {}
         self._fitting: dict[tuple[str | None, str], tuple[Content, ...]] = {}
         self._same_for_all: dict[tuple[str, str | None, str], str] = {}
+        self._languages = tuple(dict.fromkeys(content.language for content in catalog.contents))
+        self._slots: dict[tuple[int, int, tuple[str, ...]], Slots] = {}
         self._by_id = {content.id: content for content in catalog.contents}
         self.refused: dict[str, str] = {}
         for content in catalog.contents:
@@ -62,6 +68,22 @@ class Contents:
 
     def __contains__(self, content_id: object) -> bool:
         return content_id in self._by_id
+
+    def slots(self, catalog: Catalog, language: str | None) -> Slots:
+        """The slots of a catalogue of these contents for whom speaks `language`; found out once."""
+        from serving.slots import Slots  # it writes with these contents
+
+        spoken = tuple(one for one in self._languages if language and _speaks(one, language))
+        key = (id(catalog.products), id(catalog.channels), spoken)
+        if key not in self._slots:
+            self._slots[key] = Slots(catalog, self, language if spoken else None)
+        return self._slots[key]
+
+    def same_for_all(self, content: Content) -> bool:
+        """Whether its text, or why there is none, says not a word about the customer."""
+        return content.id in self.refused or all(
+            made.same_for_all for (name, _), made in self._compiled.items() if name == content.id
+        )
 
     def matching(self, product: Product | None, channel: Channel, language: str | None) -> tuple[Content, ...]:
         """Contents for the pair in `language`; where it has none, in the catalogue's first language.

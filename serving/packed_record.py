@@ -15,7 +15,7 @@ not fit this form is still written so.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -24,7 +24,11 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from serving.decision import Decision
+from features.schema import Float64
+from serving.candidates import Draft
+from serving.decision import Action, Decision
+from serving.slate import Slate
+from serving.value import FACTORS
 
 FORM = b"\x01"
 """The first byte. Deflated data of zlib begins with 0x78."""
@@ -60,27 +64,36 @@ def unpacked(record: bytes) -> bytes:
 
 def _columns(decision: Decision) -> tuple[dict[str, Any], bytes] | None:
     """The candidates' names as JSON-ready columns, and their numbers; None where they do not fit into columns."""
-    actions = [candidate.action for candidate in decision.candidates]
-    factors = [candidate.factors for candidate in decision.candidates]
+    held = decision.candidates
+    if isinstance(held, Slate):
+        numbers = np.concatenate([held.values, decision.propensities, *(vars(held.factors)[kind] for kind in FACTORS)])
+        return _names([*held.offers.actions.tolist(), None], FACTORS, [len(held.offers)]), _written(numbers)
+    factors = [candidate.factors for candidate in held]
     given = [one for one in factors if one is not None]
     kinds = tuple(given[0]) if given else ()
     if any(tuple(one) != kinds for one in given):
         return None
-    values = [candidate.value for candidate in decision.candidates]
-    flat = list(chain(values, decision.propensities, *(one.values() for one in given)))
+    rows = ([one[kind] for one in given] for kind in kinds)
+    flat = [candidate.value for candidate in held] + list(chain(decision.propensities, *rows))
     if not _ONLY_FLOATS.issuperset(map(type, flat)):
         return None  # a whole number is written without a point, and would come back with one
-    numbers = np.array(flat, _FLOAT64)
-    both = 2 * len(values)
-    made_of = numbers[both:].reshape(len(given), len(kinds)).T  # [F, C]
-    names = {
+    without = [place for place, one in enumerate(factors) if one is None]
+    return _names([candidate.action for candidate in held], kinds, without), _written(np.array(flat))
+
+
+def _names(actions: Sequence[Action | Draft | None], kinds: Sequence[str], without: Sequence[int]) -> dict[str, Any]:
+    """What is not a number, as JSON-ready columns; without: places of candidates that have no factors."""
+    return {
         "product_id": [action and action.product_id for action in actions],
         "channel": [action and action.channel for action in actions],
         "content_id": [action and action.content_id for action in actions],
         "factors": kinds,
-        "without": [place for place, one in enumerate(factors) if one is None],
+        "without": without,
     }
-    return names, numbers[:both].tobytes() + made_of.tobytes()
+
+
+def _written(numbers: Float64) -> bytes:
+    return numbers.astype(_FLOAT64, copy=False).tobytes()
 
 
 def _sized(length: int) -> bytes:

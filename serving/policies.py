@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from features.catalog import Catalog, Channel, Product
@@ -85,7 +86,20 @@ class Layers:
             timedelta(hours=min(hours)) if hours else None,
         )
 
-    @property
+    @cached_property
+    def products_by_id(self) -> dict[str, Product]:
+        return {product.id: product for product in self.catalog.products}
+
+    @cached_property
+    def channels_by_id(self) -> dict[str, Channel]:
+        return {channel.id: channel for channel in self.catalog.channels}
+
+    @cached_property
+    def asks_for_pairs(self) -> bool:
+        """Whether a rule may refuse a product on a channel, though each may be used by itself."""
+        return bool(self.periods) or any(limit.rule.target.scope not in _OF_CHANNELS for limit in self.limits)
+
+    @cached_property
     def limits(self) -> tuple[Suppression | ContactCap, ...]:
         """What only marketing is held to."""
         return *self.suppressions, *self.caps
@@ -122,7 +136,7 @@ class Layers:
         """Of pairs that passed the rules for products and channels, those that may not be sent then; by their ids."""
         found: dict[tuple[str, str], Removed] = {}
         known: dict[tuple[str, datetime], tuple[str, str] | None] = {}
-        if not self.periods and all(limit.rule.target.scope in _OF_CHANNELS for limit in self.limits):
+        if not self.asks_for_pairs:
             return found
         send_times = {channel.id: self.defer(channel.id, at.as_of, at) for channel in self.catalog.channels}
         for product, channel in pairs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -59,8 +59,7 @@ def at_eight(slots: np.ndarray | None = None) -> Scheduler:
 WORLD_MODEL = replace(evening_model(), channels=("push", "email", "branch"))
 
 
-def any_time(channel: str, moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+any_time = deferring(CATALOG, BERLIN, "mandatory")
 
 
 def test_a_channel_that_is_only_opened_at_eight_in_the_evening_is_sent_at_eight_in_the_evening() -> None:
