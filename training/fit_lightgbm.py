@@ -29,7 +29,6 @@ from serving.scorers import Layout, LightGBMScorer
 from training.examples import Examples
 from training.families import Fitted, Plain, require_examples
 from training.fit_prior import choose_half_life, half_life_of, log_popularity, prior_params
-from training.leaves_again import leaves_again
 from training.pairs import MaskedSoftmax, Pairs, PairSequence
 from training.settings import DEFAULTS, TUNED, Range, Settings, Watch, settings_of
 
@@ -105,13 +104,11 @@ def fit(
 def refit(question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
     """Boost on `train` for as many rounds as `like`, by steps of the same size however many pairs there are now.
 
-    Where there are many pairs, the trees of `like` stay and their leaves learn anew, see `leaves_again`: `train` has to
-    hold what `like` was fitted on.
+    To teach only the leaves of the trees that `like` has costs a quarter, and is surely worse: MAP@7 -0.008
+    [-0.011, -0.004] on insurance purchases, -0.011 [-0.014, -0.008] on touches.
     """
     require_examples(question, training=train)
     started = time.perf_counter()
-    if train.available[:, :-1].sum() > FEW_PAIRS and isinstance(like.scorer, LightGBMScorer):
-        return _again(question, train, like, like.scorer, seed, started)
     settings = {"learning_rate": float(like.params["learning_rate"]), **settings_of(like, SPACE)}
     return _boost(question, train, None, like.rounds, half_life_of(like), settings, seed, started, lambda done: None)
 
@@ -185,19 +182,6 @@ def _boost(
         params,
         _importance(trees, layout, settings["feature_contri"][-1]),
     )
-
-
-def _again(
-    question: Question, train: Examples, like: Fitted, scorer: LightGBMScorer, seed: int, started: float
-) -> Fitted:
-    layout = Layout.of(question, train.rows.schema)
-    prior = log_popularity(train, half_life_of(like))
-    pairs = Pairs.of(train, PAIR_BYTES // (2 * len(layout.pair_names)), seed)
-    rate, l2 = float(like.params["learning_rate"]), float(like.params["lambda_l2"])
-    trees = leaves_again(scorer.booster, train, layout, prior, pairs, rate, l2, THREADS)
-    used = {"pairs": len(pairs), "rows_used": len(pairs.start), "rows_given": len(train)}
-    seconds = time.perf_counter() - started
-    return Fitted(LightGBMScorer(layout, prior, trees), like.rounds, seconds, {**like.params, **used}, like.importance)
 
 
 def _settings(pairs: int, columns: int, seed: int, chosen: Settings) -> dict[str, Any]:
