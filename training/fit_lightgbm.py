@@ -104,8 +104,8 @@ def fit(
 def refit(question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
     """Boost on `train` for as many rounds as `like`, by steps of the same size however many pairs there are now.
 
-    To teach only the leaves of the trees that `like` has costs a quarter, and is surely worse: MAP@7 -0.008
-    [-0.011, -0.004] on insurance purchases, -0.011 [-0.014, -0.008] on touches.
+    To teach only the leaves of the trees that `like` has is faster, and surely worse: MAP@7 -0.008 [-0.011, -0.004] on
+    insurance purchases, -0.011 [-0.014, -0.008] on touches.
     """
     require_examples(question, training=train)
     started = time.perf_counter()
