@@ -116,8 +116,10 @@ def columns(
 
 def newest(tables: Mapping[Table, pa.Table]) -> int | None:
     """µs of the newest event of any table; None where there is none."""
-    kept = isinstance(tables, KeptTables)
-    found = [tables.newest(table) if kept else _newest(tables[table]) for table in tables]
+    if isinstance(tables, KeptTables):
+        found = [tables.newest(table) for table in tables]
+    else:
+        found = [_newest(table) for table in tables.values()]
     return max((at for at in found if at is not None), default=None)
 
 
