@@ -90,20 +90,20 @@ def _round(number: int, up: dict[str, Running], customers: list[str], options: a
         one, mine = up[name], found.setdefault(name, {})
         seconds, seed = options.seconds, number * 10
         if "alone" in kinds:
-            mine["alone"] = _measured(one, customers, seed, ALONE, seconds)
-        mine["saturated"] = _measured(one, customers, seed + 1, MANY, seconds)
+            mine["alone"] = measured_over_http(one, customers, seed, ALONE, seconds)
+        mine["saturated"] = measured_over_http(one, customers, seed + 1, MANY, seconds)
         rate = mine["saturated"]["rate"]
         if "half" in kinds:
-            mine["half"] = _measured(one, customers, seed + 2, POOL, seconds, 0.5 * rate)
+            mine["half"] = measured_over_http(one, customers, seed + 2, POOL, seconds, 0.5 * rate)
         if "double" in kinds and name.startswith("ours"):
-            mine["double"] = _measured(one, customers, seed + 3, POOL, seconds, 2.0 * rate)
+            mine["double"] = measured_over_http(one, customers, seed + 3, POOL, seconds, 2.0 * rate)
         rates = ", ".join(f"{kind} {shown(said['rate'])}/s p50 {shown(said['p50'])} ms" for kind, said in mine.items())
         print(f"round {number + 1}: {name}: {rates}", file=sys.stderr, flush=True)
     return found
 
 
-def _measured(
-    one: Running, customers: list[str], seed: int, connections: int, seconds: float, rate: float = 0.0
+def measured_over_http(
+    one: Running, customers: Sequence[str], seed: int, connections: int, seconds: float, rate: float = 0.0
 ) -> dict[str, Any]:
     """One measurement by a process of its own; rate: of an open loop, 0 = closed loop."""
     drawn = random.Random(seed).choices(customers, k=min(BODIES, 20 * len(customers)))
