@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="names, or how they begin, with commas: ours,naive,empty-bento")
     parser.add_argument("--kinds", default=",".join(KINDS), help="which measurements")
-    parser.add_argument("--customers", type=int, default=20_000)
+    parser.add_argument("--customers", type=int, help="of the world, where it is made")
     parser.add_argument("--world", type=Path, help="keep the generated world here and use it again")
     parser.add_argument("--checkout", action="append", default=[], help="LABEL=FOLDER of code to measure as ours")
     parser.add_argument("--no-postgres", action="store_true", help="leave out what needs its server programs")

@@ -42,7 +42,7 @@ SMALL_BANK = 2_000
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, help="keep the generated world here and use it again")
-    parser.add_argument("--customers", type=int, default=20_000)
+    parser.add_argument("--customers", type=int, help="of the world, where it is made")
     parser.add_argument("--sizes", default="10000,100000,1000000", help="of the online store; empty: leave it out")
     parser.add_argument("--events", default="100,1000,10000", help="on one timeline; empty: leave it out")
     parser.add_argument("--parts", default="store,ledger,imported")

@@ -66,7 +66,7 @@ class Timing:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, help="keep the generated world here and use it again")
-    parser.add_argument("--customers", type=int, default=20_000)
+    parser.add_argument("--customers", type=int, help="of the world, where it is made")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--checkout", type=Path, default=REPOSITORY, help="whose code to measure")
     parser.add_argument("--modules", action="store_true", help="also the modules, one by one")
