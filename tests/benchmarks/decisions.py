@@ -48,10 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = None if empty_only or options.no_postgres else stack.enter_context(database())
         checkouts = dict(_labelled(given) for given in options.checkout) or {"": REPOSITORY}
         shelf = Shelf(world, checkouts, server, scratch)
-        chosen = [name for name in shelf.names() if not wanted or any(name.startswith(want) for want in wanted)]
+        chosen = picked(shelf.names(), wanted)
         customers = world.customer_ids if world else ["c0"]
         up = stack.enter_context(running([shelf.make(name) for name in chosen], scratch / "logs", customers[0]))
-        rounds = [_round(number, up, customers, options) for number in range(options.rounds)]
+        rounds = []
+        for number in range(options.rounds):
+            if options.step:
+                print(f"round {number + 1}: press Enter", file=sys.stderr, flush=True)
+                sys.stdin.readline()
+            rounds.append(_round(number, up, customers, options))
         checked = {name: _actions(one, customers) for name, one in up.items() if name.startswith("ours")}
         notes = {name: one.stack.note for name, one in up.items()}
     result = {"machine": _machine(), "options": vars(options) | {"world": None}, "rounds": rounds, "notes": notes}
@@ -61,6 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.out.with_suffix(".json").write_text(json.dumps(result, indent=1, default=str))
         options.out.with_suffix(".md").write_text(report + "\n")
     return 0
+
+
+def picked(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The names that are wanted: exactly so, or, where there is no such one, all that begin so; all of nothing."""
+    found = [name for name in names if not wanted]
+    for want in wanted:
+        found += [want] if want in names else [name for name in names if name.startswith(want)]
+    return list(dict.fromkeys(found))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--world", type=Path, help="keep the generated world here and use it again")
     parser.add_argument("--checkout", action="append", default=[], help="LABEL=FOLDER of code to measure as ours")
     parser.add_argument("--no-postgres", action="store_true", help="leave out what needs its server programs")
+    parser.add_argument(
+        "--step", action="store_true", help="wait for Enter before every round: start it when it is quiet"
+    )
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     return parser
 
