@@ -9,6 +9,7 @@ say, so that models have something to learn and are as large as they would be. T
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ AMOUNTS = 20
 """Attributes that are amounts, beside the named ones."""
 VISITS, OFFERS, BOOKINGS = 6, 6, 8
 """Per customer, on average."""
+LENGTH = 28
+"""Events of a customer's timeline, on average."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -44,19 +47,29 @@ def customer_ids(count: int) -> list[str]:
     return [f"c{number:07d}" for number in range(count)]
 
 
-def write_bank(folder: Path, customers: int, seed: int = 7) -> None:
-    """The bank of so many customers in `folder`, in the format of a bank data directory."""
+def heavy_id(length: int, number: int) -> str:
+    return f"h{length:06d}-{number:03d}"
+
+
+def write_bank(folder: Path, customers: int, seed: int = 7, heavy: Mapping[int, int] | None = None) -> None:
+    """The bank of so many customers in `folder`, in the format of a bank data directory.
+
+    heavy: how many customers more have timelines of this length, by length.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     (folder / "catalog.toml").write_text(_catalog(), encoding="utf-8")
-    ids = np.array(customer_ids(customers), dtype=object)
+    more = [heavy_id(length, number) for length, count in (heavy or {}).items() for number in range(count)]
+    lengths = [length for length, count in (heavy or {}).items() for _ in range(count)]
+    ids = np.array([*customer_ids(customers), *more], dtype=object)
     segment, table = _people(random, ids)
-    taste = random.gumbel(size=(len(SEGMENTS), PRODUCTS))[segment] + 0.7 * random.standard_normal((customers, PRODUCTS))
-    habit = random.dirichlet(np.full(CHANNELS, 0.4), size=customers)
+    taste = random.gumbel(size=(len(SEGMENTS), PRODUCTS))[segment]
+    taste += 0.7 * random.standard_normal(taste.shape)
+    habit = random.dirichlet(np.full(CHANNELS, 0.4), size=len(ids))
     pq.write_table(table, folder / "customers.parquet")
     pq.write_table(_holdings(random, ids, taste), folder / "holdings.parquet")
     pq.write_table(_transactions(random, ids), folder / "transactions.parquet")
-    pq.write_table(_timeline(random, ids, taste, habit), folder / "timeline.parquet")
+    pq.write_table(_timeline(random, ids, taste, habit, np.array(lengths, dtype=np.int64)), folder / "timeline.parquet")
 
 
 def _catalog() -> str:
@@ -220,12 +233,16 @@ class _Log:
         )
 
 
-def _timeline(random: np.random.Generator, ids: npt.NDArray[np.object_], taste: Floats, habit: Floats) -> pa.Table:
+def _timeline(
+    random: np.random.Generator, ids: npt.NDArray[np.object_], taste: Floats, habit: Floats, lengths: Ints
+) -> pa.Table:
+    """lengths: about how many events the last customers have; the others have as many as anybody."""
     log, customers = _Log(), len(ids)
-    who = np.repeat(np.arange(customers), random.poisson(VISITS, size=customers))
+    busy = np.concatenate([np.ones(customers - len(lengths)), lengths / LENGTH])
+    who = np.repeat(np.arange(customers), random.poisson(VISITS * busy))
     log.add("visited", who, _when(random, len(who)), channel=_by(random, habit[who]))
 
-    who = np.repeat(np.arange(customers), random.poisson(OFFERS, size=customers))
+    who = np.repeat(np.arange(customers), random.poisson(OFFERS * busy))
     at, channel = _when(random, len(who), last_day=355), random.integers(CHANNELS, size=len(who))
     product = random.integers(PROMOTED, size=len(who))
     made = {

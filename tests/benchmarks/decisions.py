@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ KINDS = ("alone", "saturated", "half", "double")
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nextbest-bench-")))
         wanted = options.only.split(",") if options.only else []
@@ -46,10 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = None if empty_only or options.no_postgres else stack.enter_context(database())
         checkouts = dict(_labelled(given) for given in options.checkout) or {"": REPOSITORY}
         shelf = Shelf(world, checkouts, server, scratch)
-        chosen = [name for name in shelf.names() if not wanted or any(name.startswith(want) for want in wanted)]
+        chosen = picked(shelf.names(), wanted)
         customers = world.customer_ids if world else ["c0"]
         up = stack.enter_context(running([shelf.make(name) for name in chosen], scratch / "logs", customers[0]))
-        rounds = [_round(number, up, customers, options) for number in range(options.rounds)]
+        rounds = []
+        for number in range(options.rounds):
+            if options.step:
+                print(f"round {number + 1}: press Enter", file=sys.stderr, flush=True)
+                sys.stdin.readline()
+            rounds.append(_round(number, up, customers, options))
         checked = {name: _actions(one, customers) for name, one in up.items() if name.startswith("ours")}
         notes = {name: one.stack.note for name, one in up.items()}
     result = {"machine": _machine(), "options": vars(options) | {"world": None}, "rounds": rounds, "notes": notes}
@@ -61,16 +68,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def picked(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The names that are wanted: exactly so, or, where there is no such one, all that begin so; all of nothing."""
+    found = [name for name in names if not wanted]
+    for want in wanted:
+        found += [want] if want in names else [name for name in names if name.startswith(want)]
+    return list(dict.fromkeys(found))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="names, or how they begin, with commas: ours,naive,empty-bento")
     parser.add_argument("--kinds", default=",".join(KINDS), help="which measurements")
-    parser.add_argument("--customers", type=int, default=20_000)
+    parser.add_argument("--customers", type=int, help="of the world, where it is made")
     parser.add_argument("--world", type=Path, help="keep the generated world here and use it again")
     parser.add_argument("--checkout", action="append", default=[], help="LABEL=FOLDER of code to measure as ours")
     parser.add_argument("--no-postgres", action="store_true", help="leave out what needs its server programs")
+    parser.add_argument(
+        "--step", action="store_true", help="wait for Enter before every round: start it when it is quiet"
+    )
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     return parser
 
@@ -88,20 +106,20 @@ def _round(number: int, up: dict[str, Running], customers: list[str], options: a
         one, mine = up[name], found.setdefault(name, {})
         seconds, seed = options.seconds, number * 10
         if "alone" in kinds:
-            mine["alone"] = _measured(one, customers, seed, ALONE, seconds)
-        mine["saturated"] = _measured(one, customers, seed + 1, MANY, seconds)
+            mine["alone"] = measured_over_http(one, customers, seed, ALONE, seconds)
+        mine["saturated"] = measured_over_http(one, customers, seed + 1, MANY, seconds)
         rate = mine["saturated"]["rate"]
         if "half" in kinds:
-            mine["half"] = _measured(one, customers, seed + 2, POOL, seconds, 0.5 * rate)
+            mine["half"] = measured_over_http(one, customers, seed + 2, POOL, seconds, 0.5 * rate)
         if "double" in kinds and name.startswith("ours"):
-            mine["double"] = _measured(one, customers, seed + 3, POOL, seconds, 2.0 * rate)
+            mine["double"] = measured_over_http(one, customers, seed + 3, POOL, seconds, 2.0 * rate)
         rates = ", ".join(f"{kind} {shown(said['rate'])}/s p50 {shown(said['p50'])} ms" for kind, said in mine.items())
         print(f"round {number + 1}: {name}: {rates}", file=sys.stderr, flush=True)
     return found
 
 
-def _measured(
-    one: Running, customers: list[str], seed: int, connections: int, seconds: float, rate: float = 0.0
+def measured_over_http(
+    one: Running, customers: Sequence[str], seed: int, connections: int, seconds: float, rate: float = 0.0
 ) -> dict[str, Any]:
     """One measurement by a process of its own; rate: of an open loop, 0 = closed loop."""
     drawn = random.Random(seed).choices(customers, k=min(BODIES, 20 * len(customers)))

@@ -6,7 +6,7 @@
 Every module here that has a `main(argv)` is a benchmark: a program of its own that prints Markdown on standard output
 and what it is doing on standard error. Of the options it may take, it is given those that it names in its text:
 `--world` (the generated world, made once for all), `--seconds`, `--rounds`, `--out` (a path without ending, for
-OUT.json and OUT.md). What follows `--` goes to all that run.
+OUT.json and OUT.md) or `--json` (a file). What follows `--` goes to all that run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         world = options.world
         if world is None:
             world = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nextbest-bench-"))) / "world"
-        if any("--world" in (HERE / f"{name}.py").read_text("utf-8") for name in names):
+        if any('"--world"' in (HERE / f"{name}.py").read_text("utf-8") for name in names):
             make_world(world, options.customers)
         for name in names:
             arguments = _arguments(name, world, options)
@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             ended = ended or done.returncode
             broken = f"\n\nended with {done.returncode}" if done.returncode else ""
-            parts.append(f"# {name}\n\n{done.stdout.strip()}{broken}\n\n{time.perf_counter() - began:.0f} s")
+            minutes = (time.perf_counter() - began) / 60
+            parts.append(f"# {name}\n\n{done.stdout.strip()}{broken}\n\n{minutes:.1f} min")
             print(parts[-1] + "\n", flush=True)
             (options.out / "report.md").write_text("\n\n".join(parts) + "\n")
     return ended
@@ -67,12 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(name: str, world: Path, options: argparse.Namespace) -> list[str]:
     text = (HERE / f"{name}.py").read_text("utf-8")
     given: dict[str, object] = {
-        "--world": world,
-        "--customers": options.customers,
         "--seconds": options.seconds,
         "--rounds": options.rounds,
         "--out": options.out / name,
+        "--json": options.out / f"{name}.json",
     }
+    if '"--world"' in text:
+        given |= {"--world": world, "--customers": options.customers}
     known = [(option, value) for option, value in given.items() if f'"{option}"' in text and value is not None]
     return [*(str(part) for pair in known for part in pair), *options.more]
 
@@ -81,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="names of benchmarks, with commas")
     parser.add_argument("--world", type=Path, help="keep the generated world here and use it again")
-    parser.add_argument("--customers", type=int, default=8_000, help="of the generated world")
+    parser.add_argument("--customers", type=int, help="of the world, where it is made")
     parser.add_argument("--seconds", type=float, help="of each measurement; default: each benchmark's own")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--out", type=Path, default=Path(".nextbest/bench"), help="folder of report.md and all files")

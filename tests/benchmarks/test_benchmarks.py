@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from decisions import picked
 from figures import arrivals, median, percentile, ratio
 from load import Load, Order, whole_answer
 from run import benchmarks
@@ -139,6 +140,12 @@ def test_an_answer_is_whole_when_its_length_or_its_last_chunk_is_there() -> None
     assert whole_answer(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n") is None
     chunked = b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
     assert whole_answer(chunked) == (503, b"2\r\n{}\r\n0\r\n\r\n")
+
+
+def test_a_name_that_is_there_is_taken_exactly_and_another_is_how_names_begin() -> None:
+    names = ["ours1:new", "ours2:new", "naive", "naive-2", "tidied"]
+    assert picked(names, ["naive", "ours"]) == ["naive", "ours1:new", "ours2:new"]
+    assert picked(names, []) == names
 
 
 def test_every_module_with_a_main_is_run_and_the_decisions_come_first(tmp_path: Path) -> None:

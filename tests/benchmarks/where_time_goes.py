@@ -66,7 +66,7 @@ class Timing:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, help="keep the generated world here and use it again")
-    parser.add_argument("--customers", type=int, default=20_000)
+    parser.add_argument("--customers", type=int, help="of the world, where it is made")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--checkout", type=Path, default=REPOSITORY, help="whose code to measure")
     parser.add_argument("--modules", action="store_true", help="also the modules, one by one")
@@ -222,6 +222,15 @@ def _ms(timing: Timing) -> dict[str, float]:
     return dict(found)
 
 
+ELSEWHERE = ("features", "history", "rows", "model", "record")
+"""Words in the names of stages that are features, models or the ledger."""
+
+
+def overhead(ms: dict[str, float]) -> float:
+    """Milliseconds of what is neither features, nor models, nor the ledger."""
+    return sum(took for name, took in ms.items() if not any(word in name for word in ELSEWHERE))
+
+
 def table(timing: Timing) -> str:
     ms = _ms(timing)
     whole = sum(ms.values())
@@ -233,7 +242,8 @@ def table(timing: Timing) -> str:
         f"One decision in one thread, {timing.count:,} of them, median {actions[len(actions) // 2]} actions: "
         f"p50 {shown(percentile(totals, 0.5))} ms, p99 {shown(percentile(totals, 0.99))} ms, "
         f"CPU {shown(1000 * timing.own_cpu / timing.count)} ms in the thread, "
-        f"{shown(1000 * timing.all_cpu / timing.count)} ms with the ledger's.\n\n"
+        f"{shown(1000 * timing.all_cpu / timing.count)} ms with the ledger's; "
+        f"{shown(overhead(ms))} ms are neither features, nor models, nor the ledger.\n\n"
     )
     steps = [
         [step, shown(1000 * percentile(timing.steps[step], 0.5)), shown(1000 * sum(timing.steps[step]) / timing.count)]

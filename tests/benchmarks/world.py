@@ -16,6 +16,10 @@ from typing import Any
 
 from bank import CHANNEL_IDS, CONTENTS, COSTS, PROMOTED, customer_ids, product_ids, write_bank
 
+CUSTOMERS = 8_000
+"""Where nothing else is asked for."""
+VERSION = 1
+"""Raised when a world is made otherwise."""
 FEATURES = 80
 """That the other stacks read: the first of our own rows' columns that vary."""
 FEATURE_VIEWS = 4
@@ -74,14 +78,15 @@ class World:
         return target
 
 
-def make_world(folder: Path, customers: int, checkout: Path = REPOSITORY) -> World:
-    """The world in `folder`; ValueError where another one is there."""
+def make_world(folder: Path, customers: int | None = None, checkout: Path = REPOSITORY) -> World:
+    """The world in `folder`, made where there is none; ValueError where another one is there than was asked for."""
     folder = folder.resolve()
-    world = World(folder, customers)
     marker = folder / "complete.json"
-    wanted = {"customers": customers, "version": 1}
-    if marker.exists():
-        found = json.loads(marker.read_text())
+    found = json.loads(marker.read_text()) if marker.exists() else None
+    customers = customers or (found["customers"] if found else CUSTOMERS)
+    wanted = {"customers": customers, "version": VERSION}
+    world = World(folder, customers)
+    if found:
         if found != wanted:
             raise ValueError(f"{folder} must hold the world {wanted}, however it holds {found}; choose another --world")
         return world
