@@ -44,6 +44,7 @@ _PROGRAM = f"""
 %Aside = type {{ i64, i64 }}
 
 declare i64 @llvm.cttz.i64(i64, i1)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 
 define void @walk(i64 %rows, ptr noalias %customer, i64 %customer_step, ptr noalias %candidates, i64 %candidates_step,
@@ -54,6 +55,9 @@ start:
   %asides = alloca %Aside, i64 %deepest, align 16
   %column_bytes = mul i64 %depth, {4 * PLACES}
   call void @llvm.memset.p0.i64(ptr %columns, i8 0, i64 %column_bytes, i1 false)
+  %acc = alloca <8 x double>, i64 8, align 64
+  %count_up = add i64 %count, 7
+  %eights = lshr i64 %count_up, 3
   %unused = sub i64 {PLACES}, %count
   %all = lshr i64 -1, %unused
   br label %next_row
@@ -76,7 +80,7 @@ next_candidate:
   %more_candidates = icmp slt i64 %j, %count
   br i1 %more_candidates, label %candidate_begins, label %next_tree
 candidate_begins:
-  %sum_at = getelementptr double, ptr %y, i64 %j
+  %sum_at = getelementptr double, ptr %acc, i64 %j
   store double 0.0, ptr %sum_at
   %z_row_at = mul i64 %j, %depth
   %z_row = getelementptr float, ptr %z, i64 %z_row_at
@@ -184,17 +188,22 @@ to_left:
 
 leaf:
   %value = load double, ptr %payload_p
+  %value_one = insertelement <8 x double> poison, double %value, i64 0
+  %values = shufflevector <8 x double> %value_one, <8 x double> poison, <8 x i32> zeroinitializer
   br label %add
 add:
   %left_over = phi i64 [ %set, %leaf ], [ %left_over_after, %add ]
-  %place = call i64 @llvm.cttz.i64(i64 %left_over, i1 true)
-  %to_at = getelementptr double, ptr %y, i64 %place
-  %before = load double, ptr %to_at
-  %sum = fadd double %before, %value
-  store double %sum, ptr %to_at
-  %less = sub i64 %left_over, 1
-  %left_over_after = and i64 %left_over, %less
-  %all_added = icmp eq i64 %left_over_after, 0
+  %eight = phi i64 [ 0, %leaf ], [ %eight_after, %add ]
+  %bits = trunc i64 %left_over to i8
+  %chosen = bitcast i8 %bits to <8 x i1>
+  %to_at = getelementptr <8 x double>, ptr %acc, i64 %eight
+  %before = load <8 x double>, ptr %to_at, align 64
+  %sum = fadd <8 x double> %before, %values
+  %kept = select <8 x i1> %chosen, <8 x double> %sum, <8 x double> %before
+  store <8 x double> %kept, ptr %to_at, align 64
+  %left_over_after = lshr i64 %left_over, 8
+  %eight_after = add i64 %eight, 1
+  %all_added = icmp eq i64 %eight_after, %eights
   br i1 %all_added, label %leaf_done, label %add
 leaf_done:
   %nothing_aside = icmp eq i64 %aside, 0
@@ -211,6 +220,8 @@ tree_done:
   %tree_after = add i64 %tree, 1
   br label %next_tree
 row_done:
+  %row_bytes = mul i64 %count, 8
+  call void @llvm.memcpy.p0.p0.i64(ptr %y, ptr %acc, i64 %row_bytes, i1 false)
   %row_after = add i64 %row, 1
   br label %next_row
 end:
