@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from features.assemble import assemble, row_schema
 from features.columns import AS_OF, CUSTOMER_ID, ELIGIBLE
 from features.errors import ArtefactError, InputError
+from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Bool, Rows
 from serving.choice import ChoiceModel, ranks
@@ -117,8 +118,6 @@ def score_blocks(
 
 def rows_of(build: Build, model: ChoiceModel, entities: pd.DataFrame) -> Rows:
     """Model rows of the entities, each from what was known at its `as_of`."""
-    from features.store import history  # imports Feast, seconds
-
     states = history(build, entities[[CUSTOMER_ID, AS_OF]])
     as_of = np.asarray(entities[AS_OF].astype("datetime64[us, UTC]").astype("int64"), dtype=np.float64) / 1e6
     return assemble(states, as_of, model.row_schema)
