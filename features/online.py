@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ibis
+import numpy as np
 import pyarrow as pa
-from feast import Entity, FeatureView, RepoConfig
+from feast import Entity, FeatureService, FeatureView, RepoConfig, utils
 from feast.infra.common.materialization_job import (
     MaterializationJob,
     MaterializationJobStatus,
@@ -25,35 +26,40 @@ from feast.infra.offline_stores.ibis import IbisRetrievalJob
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.registry.base_registry import BaseRegistry
+from feast.online_response import OnlineResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.repo_config import FeastConfigBaseModel
 
 from features import redis_states
 from features.arrow import kernels
 from features.asof import newest_of_keys
+from features.columns import CUSTOMER_ID
 from features.errors import InputError
+from features.online_answer import Answer, Plan, keys_of, plan_of
 from features.online_rows import Read, Written, key_of, row_of, table_of, view_of
 from features.packed import OnlineStates, PackedStates, define, forget
 from features.redis_states import RedisStates
-from features.schema import MARKET_ID, View
+from features.schema import MARKET_ID, State, States, View
 
 _TIME = pa.timestamp("us", "UTC")
 _ROWS_PER_BLOCK = 65_536
+_PLANS = 100
 
 
 class PackedStore(OnlineStore):
     """Feast's online store interface over packed rows, wherever they are."""
 
     def __init__(self) -> None:
-        self._states: dict[tuple[str, ...], tuple[View, PackedStates]] = {}
+        self._states: dict[tuple[str, ...], tuple[tuple[View, ...], PackedStates]] = {}
+        self._plans: dict[int, tuple[object, Plan | None]] = {}
 
     @abstractmethod
     def _place(self, config: RepoConfig) -> tuple[str, ...]:
         """Where the rows are."""
 
     @abstractmethod
-    def _open(self, config: RepoConfig, view: View) -> PackedStates:
-        """The states of one view."""
+    def _open(self, config: RepoConfig, views: Sequence[View]) -> PackedStates:
+        """The states of some views."""
 
     def online_write_batch(
         self,
@@ -83,17 +89,47 @@ class PackedStore(OnlineStore):
         """Event time and values of each key; (None, None) for a key without a row; missing values are empty."""
         view = view_of(table)
         keys = [key_of(entity_key) for entity_key in entity_keys]
-        state = self._states_of(config, view).read(keys)[view.name]
-        names = requested_features or [field.name for field in table.features]
-        known = [view.entity == "customer" or key == MARKET_ID for key in keys]
-        return [row_of(view, state, index, names) if known[index] else (None, None) for index in range(len(keys))]
+        return _rows(view, keys, self._states_of(config, view).read(keys)[view.name], requested_features, table)
 
-    def _states_of(self, config: RepoConfig, view: View) -> PackedStates:
-        """The states of a view, opened once."""
-        key = (*self._place(config), view.name)
+    def get_online_features(
+        self,
+        config: RepoConfig,
+        features: list[str] | FeatureService,
+        entity_rows: Any,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        include_feature_view_version_metadata: bool = False,
+    ) -> OnlineResponse:
+        """What Feast answers, read in one round trip; what is asked by more than plain keys, Feast answers itself."""
+        given = (features, entity_rows, registry, project, full_feature_names, include_feature_view_version_metadata)
+        context = utils._get_cached_request_context(registry, project, features, full_feature_names)
+        plan = self._plan(context, full_feature_names)
+        keys = keys_of(plan, features, entity_rows) if plan and not include_feature_view_version_metadata else None
+        if not plan or not keys:
+            return super().get_online_features(config, *given)
+        customers = keys.get(CUSTOMER_ID) or [""]
+        states = self._states_of(config, *plan.views).read(customers)
+        # Feast's own response, where it is asked for, is of the very states that were read.
+        again = _Again(customers, states)
+        return Answer(plan.columns(keys, states), lambda: again.get_online_features(config, *given))
+
+    def _plan(self, context: Sequence[Any], full_feature_names: bool) -> Plan | None:
+        """The plan of a request; Feast resolves equal requests once and gives the same list of views then."""
+        resolved = context[5]
+        held = self._plans.get(id(resolved))
+        if held is None or held[0] is not resolved:
+            if len(self._plans) > _PLANS:
+                self._plans.clear()
+            held = self._plans[id(resolved)] = resolved, plan_of(context, full_feature_names)
+        return held[1]
+
+    def _states_of(self, config: RepoConfig, *views: View) -> PackedStates:
+        """The states of some views, opened once."""
+        key = (*self._place(config), *(view.name for view in views))
         held = self._states.get(key)
-        if held is None or held[0] != view:
-            held = self._states[key] = view, self._open(config, view)
+        if held is None or held[0] != views:
+            held = self._states[key] = views, self._open(config, views)
         return held[1]
 
 
@@ -111,8 +147,8 @@ class PackedOnlineStore(PackedStore):
     def _place(self, config: RepoConfig) -> tuple[str, ...]:
         return (config.online_store.path,)
 
-    def _open(self, config: RepoConfig, view: View) -> PackedStates:
-        return OnlineStates(Path(config.online_store.path), [view])
+    def _open(self, config: RepoConfig, views: Sequence[View]) -> PackedStates:
+        return OnlineStates(Path(config.online_store.path), views)
 
     def update(
         self,
@@ -152,8 +188,8 @@ class PackedRedisOnlineStore(PackedStore):
     def _place(self, config: RepoConfig) -> tuple[str, ...]:
         return config.online_store.url, config.online_store.prefix
 
-    def _open(self, config: RepoConfig, view: View) -> PackedStates:
-        return RedisStates(config.online_store.url, config.online_store.prefix, [view])
+    def _open(self, config: RepoConfig, views: Sequence[View]) -> PackedStates:
+        return RedisStates(config.online_store.url, config.online_store.prefix, views)
 
     def update(
         self,
@@ -174,6 +210,36 @@ class PackedRedisOnlineStore(PackedStore):
         """Remove all keys with the prefix."""
         self._states.clear()
         redis_states.remove(config.online_store.url, config.online_store.prefix)
+
+
+class _Again(OnlineStore):
+    """Reads, as Feast does, states that were read before."""
+
+    def __init__(self, customers: Sequence[str], states: States) -> None:
+        self._place_of = {customer: place for place, customer in enumerate(customers)}
+        self._states = states
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[Read]:
+        """As the store itself."""
+        view, keys = view_of(table), [key_of(entity_key) for entity_key in entity_keys]
+        market = view.entity == "market"
+        places = np.array([0 if market else self._place_of[key] for key in keys], np.int64)
+        return _rows(view, keys, self._states[view.name].take(places), requested_features, table)
+
+    def online_write_batch(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    def update(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError
 
 
 class ArrowBatchEngineConfig(FeastConfigBaseModel):
@@ -235,6 +301,13 @@ class ArrowBatchEngine(ComputeEngine):
         keys = newest.filter(early).column(key)
         known = newest_of_keys(Path(source.path), key, keys, task.end_time, newest.column_names)
         return pa.concat_tables([newest.filter(kernels.invert(early)), known.cast(newest.schema)])
+
+
+def _rows(view: View, keys: list[str], state: State, wanted: list[str] | None, table: FeatureView) -> list[Read]:
+    """The states of some keys as Feast reads them."""
+    names = wanted or [field.name for field in table.features]
+    known = [view.entity == "customer" or key == MARKET_ID for key in keys]
+    return [row_of(view, state, index, names) if known[index] else (None, None) for index in range(len(keys))]
 
 
 def _blocks(job: RetrievalJob, key: str) -> Iterator[pa.Table]:

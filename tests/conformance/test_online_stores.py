@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from feast.infra.online_stores.online_store import OnlineStore
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +27,7 @@ from features.build import store_states
 from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import ArtefactError, InputError, NotBuilt
 from features.home import Build
+from features.online_answer import Answer
 from features.online_states import holds, open_states
 from features.packed import OnlineStates, PackedStates
 from features.packing import key_column
@@ -520,3 +523,62 @@ def test_what_feasts_sdk_writes_is_guarded_and_an_old_window_undoes_nothing(fed:
     assert opted_out(online, "dan", "ann") == [7.0, 1.0]
     store.materialise(build, day(2), online=url)
     assert opted_out(online, "dan", "ann") == [7.0, 1.0]
+
+
+PRESENT, NOT_FOUND = FieldStatus.PRESENT, FieldStatus.NOT_FOUND
+MARKET_KEYS = ["all", "elsewhere", "all", "all", "all"]
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    "features",
+    [
+        "next_best_product_v1",
+        ["consent:opted_out", "profile:city", "profile:profile__at"],
+        ["market:mood", "profile:income", "market:share"],
+        ["market:mood"],
+    ],
+    ids=["service", "customer", "both", "market"],
+)
+def test_the_answer_in_one_round_trip_is_feasts_own(
+    fed: tuple[Build, str], features: str | list[str], full: bool
+) -> None:
+    client = store.feature_store(*fed)
+    asked: Any = client.get_feature_service(features) if isinstance(features, str) else features
+    views = {"profile", "market"} if isinstance(features, str) else {name.split(":")[0] for name in features}
+    keys = {"customer_id": CUSTOMERS} if views - {"market"} else {}
+    keys |= {"market_id": MARKET_KEYS} if "market" in views else {}
+    rows = [dict(zip(keys, values, strict=True)) for values in zip(*keys.values(), strict=True)]
+    ours = client.get_online_features(features=asked, entity_rows=rows, full_feature_names=full)
+    provider = client._get_provider()
+    theirs = OnlineStore.get_online_features(
+        provider.online_store, client.config, asked, rows, client.registry, client.project, full
+    )
+    assert isinstance(ours, Answer)
+    assert ours.to_dict() == theirs.to_dict()
+    assert list(ours.to_dict()) == list(theirs.to_dict())
+    assert ours.to_df().equals(theirs.to_df())
+    assert ours.to_dict(include_event_timestamps=True) == theirs.to_dict(include_event_timestamps=True)
+    assert ours.proto == theirs.proto
+    by_column = client.get_online_features(features=asked, entity_rows=keys, full_feature_names=full)
+    assert by_column.to_dict() == ours.to_dict()
+
+
+def test_the_message_of_an_answer_is_of_the_moment_of_the_read(fed: tuple[Build, str]) -> None:
+    build, url = fed
+    client = store.feature_store(build, url)
+    rows = [{"customer_id": "eve"}, {"customer_id": "nobody"}]
+    answer = client.get_online_features(features=["consent:opted_out"], entity_rows=rows)
+    open_states(build, url).write(CONSENT, states(CONSENT, ("eve", 1, 1, 1.0)))
+    assert answer.to_dict()["opted_out"] == [None, None]
+    assert [list(vector.statuses) for vector in answer.proto.results] == [[PRESENT, PRESENT], [NOT_FOUND, NOT_FOUND]]
+
+
+def test_keys_that_are_no_texts_are_left_to_feast(fed: tuple[Build, str]) -> None:
+    build, url = fed
+    open_states(build, url).write(CONSENT, states(CONSENT, ("7", 1, 1, 5.0)))
+    answer = store.feature_store(build, url).get_online_features(
+        features=["consent:opted_out"], entity_rows=[{"customer_id": 7}]
+    )
+    assert not isinstance(answer, Answer)
+    assert answer.to_dict() == {"customer_id": ["7"], "opted_out": [5.0]}
