@@ -8,8 +8,9 @@ Each fold is fitted as the run itself fits: a part of what may be learned from i
 calibrates. So no judged row has stopped or calibrated anything, which the validation rows of the run have. There is
 less to learn from than in the run: learners are judged with a handicap, and noise is not promoted by it.
 
-Costs about two (by time) or three times as much (by customer) as fitting the families did: left out where the data are
-large, as many validation rows decide by themselves, and where settings were tuned, for which train was looked at.
+By time it costs one to two and a half times the CPU time of fitting the families once, by customer more. Left out where
+the data are large, as many validation rows decide by themselves, and where settings were tuned, for which train was
+looked at.
 """
 
 from __future__ import annotations
