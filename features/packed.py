@@ -50,6 +50,9 @@ WHERE (excluded.event_us, excluded.created_us) >= (states.event_us, states.creat
 """
 
 
+_OF_VIEWS = "SELECT view_id, key, event_us, numbers, texts FROM states WHERE view_id IN"
+
+
 def define(path: Path, views: Iterable[View]) -> None:
     """Create the file at `path` where it is missing and register `views` in it.
 
@@ -92,8 +95,10 @@ class OnlineStates:
         self._of_thread = threading.local()
         self._ids = self._check_layouts()
         self._market = {self._ids[view.name] for view in self.views if view.entity == "market"}
-        ids = ", ".join(str(number) for number in self._ids.values())
-        self._query = f"SELECT view_id, key, event_us, numbers, texts FROM states WHERE view_id IN ({ids}) AND key IN"
+        of_customers = ", ".join(str(number) for number in self._ids.values() if number not in self._market)
+        of_market = ", ".join(str(number) for number in self._market)
+        # A customer may well be called "all": each kind of view has keys of its own.
+        self._query = f"{_OF_VIEWS} ({of_market}) AND key = ? UNION ALL {_OF_VIEWS} ({of_customers}) AND key IN"
 
     def read(self, customer_ids: Sequence[str]) -> States:
         """Newest states of n customers in their order; market states are the same for all of them.
@@ -104,10 +109,7 @@ class OnlineStates:
         places = {key: place for place, key in enumerate(dict.fromkeys(customer_ids))}
         found = {number: Unpacking() for number in self._ids.values()}
         for number, key, event_us, numbers, texts in self._rows(list(places)):
-            # A customer may well be called "all": each kind of view has keys of its own.
-            place = (0 if key == MARKET_ID else None) if number in self._market else places.get(key)
-            if place is not None:
-                found[number].add(place, event_us, numbers, texts)
+            found[number].add(0 if number in self._market else places[key], event_us, numbers, texts)
         repeated = len(places) < len(customer_ids)
         place_of_row = np.array([places[key] for key in customer_ids], np.int64) if repeated else None
         states: dict[str, State] = {}
@@ -139,20 +141,21 @@ class OnlineStates:
         try:
             connection = self._connection()
             if len(keys) < _KEYS_PER_QUERY:  # one query is one snapshot by itself
-                yield from connection.execute(self._asking(len(keys)), [*keys, MARKET_ID]).fetchall()
+                yield from connection.execute(self._asking(len(keys)), [MARKET_ID, *keys]).fetchall()
                 return
             connection.execute("BEGIN")
             try:
-                for start in range(0, len(keys), _KEYS_PER_QUERY - 1):
-                    wanted = [*keys[start : start + _KEYS_PER_QUERY - 1], MARKET_ID]
-                    yield from connection.execute(self._asking(len(wanted) - 1), wanted)
+                for start in range(0, max(len(keys), 1), _KEYS_PER_QUERY - 1):
+                    some = keys[start : start + _KEYS_PER_QUERY - 1]
+                    rows = connection.execute(self._asking(len(some)), [MARKET_ID, *some])
+                    yield from (row for row in rows if start == 0 or row[0] not in self._market)
             finally:
                 connection.rollback()
         except sqlite3.DatabaseError as error:
             raise ArtefactError(f"the online store {self.path} cannot be read ({error}); build it again") from error
 
     def _asking(self, customers: int) -> str:
-        return f"{self._query} ({'?, ' * customers}?)"
+        return f"{self._query} ({', '.join('?' * customers)})"
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
