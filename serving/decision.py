@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from features.schema import States
@@ -218,6 +219,11 @@ class Decision:
 
     def answer(self) -> dict[str, Any]:
         """The document that a caller gets."""
+        return dict(self._answer)
+
+    @cached_property
+    def _answer(self) -> dict[str, Any]:
+        """Made once: the caller gets it, and the record begins with it."""
         return {
             "decision_id": self.decision_id,
             "customer_id": self.ask.customer_id,
@@ -263,15 +269,13 @@ class Decision:
         ]
         return max(same, key=lambda one: one[0])[1] if same else None
 
-    def record(self) -> dict[str, Any]:
-        """The document that the ledger keeps: the answer, the question, and every candidate with its propensity."""
-        if isinstance(self.candidates, Columns):
-            candidates = self.candidates.documents(self.propensities)
-        else:
-            both = zip(self.candidates, self.propensities, strict=True)
-            candidates = [candidate.document(propensity) for candidate, propensity in both]
+    def record(self, candidates: bool = True) -> dict[str, Any]:
+        """The document that the ledger keeps: the answer, the question, and every candidate with its propensity.
+
+        candidates: False leaves them out (null), for who keeps them in another form (`serving.packed_record`).
+        """
         return {
-            **self.answer(),
+            **self._answer,
             "asked": {
                 "eligible": None if self.ask.eligible is None else list(self.ask.eligible),
                 "channels": None if self.ask.channels is None else list(self.ask.channels),
@@ -280,11 +284,17 @@ class Decision:
             },
             "features": None if self.features is None else pack(self.features),
             "past": self.past.document(),
-            "candidates": candidates,
+            "candidates": self._candidates() if candidates else None,
             "dropped_scores": self.dropped,
             "forced": self.forced,
             "removed": [dict(vars(removed)) for removed in self.removed],
         }
+
+    def _candidates(self) -> list[dict[str, Any]]:
+        if isinstance(self.candidates, Columns):
+            return self.candidates.documents(self.propensities)
+        both = zip(self.candidates, self.propensities, strict=True)
+        return [candidate.document(propensity) for candidate, propensity in both]
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,12 @@ def rankable(
     if len(eligible) != len(rows):
         raise ValueError(f"rankable needs one eligible set (or None) per row, however {len(eligible)} != {len(rows)}")
     allowed: Bool = ~_held_again(rows, catalog)
+    asked: dict[frozenset[str], Bool] = {}  # of many customers few lists are different ones
     for position, wanted in enumerate(eligible):
         if wanted is not None:
-            allowed[position] &= np.array([product in wanted for product in catalog.product_ids], dtype=np.bool_)
+            if wanted not in asked:
+                asked[wanted] = np.array([product in wanted for product in catalog.product_ids], dtype=np.bool_)
+            allowed[position] &= asked[wanted]
     return allowed if taken is None else allowed & ~taken
 
 

@@ -74,8 +74,8 @@ class Factors:
 
     def rows(self) -> list[dict[str, float]]:
         """The factors of each action, by name."""
-        columns = [getattr(self, name).tolist() for name in _FACTORS]
-        return [dict(zip(_FACTORS, row, strict=True)) for row in zip(*columns, strict=True)]
+        columns = [getattr(self, name).tolist() for name in FACTORS]
+        return [dict(zip(FACTORS, row, strict=True)) for row in zip(*columns, strict=True)]
 
     @classmethod
     def stack(cls, rows: Sequence[Mapping[str, float]]) -> Factors:
@@ -83,7 +83,8 @@ class Factors:
         return cls(**{item.name: np.array([row[item.name] for row in rows], dtype=np.float64) for item in fields(cls)})
 
 
-_FACTORS = tuple(item.name for item in fields(Factors))
+FACTORS = tuple(item.name for item in fields(Factors))
+"""Their names, in order."""
 
 
 @dataclass(frozen=True)
