@@ -35,8 +35,6 @@ Row: TypeAlias = tuple[int, str, int, bytes, str | None]
 _KEYS_PER_QUERY = 8_192  # SQLite binds at most 32,766 values to one statement
 _ROWS_PER_BLOCK = 65_536
 _BUSY_SECONDS = 30.0
-_MAPPED_BYTES = 1 << 30
-"""Of the file, read through the system's own cache, which all threads and processes share."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS layouts (
@@ -57,6 +55,9 @@ ON CONFLICT (key, view_id) DO UPDATE SET
     numbers = excluded.numbers, texts = excluded.texts
 WHERE (excluded.event_us, excluded.created_us) >= (states.event_us, states.created_us)
 """
+
+
+_OF_VIEWS = "SELECT view_id, key, event_us, numbers, texts FROM states WHERE view_id IN"
 
 
 def define(path: Path, views: Iterable[View]) -> None:
@@ -154,8 +155,10 @@ class OnlineStates(PackedStates):
         self._of_thread = threading.local()
         self._ids = self._check_layouts()
         self._market = frozenset(self._ids[view.name] for view in self.views if view.entity == "market")
-        ids = ", ".join(str(number) for number in self._ids.values())
-        self._query = f"SELECT view_id, key, event_us, numbers, texts FROM states WHERE view_id IN ({ids}) AND key IN"
+        of_customers = ", ".join(str(number) for number in self._ids.values() if number not in self._market)
+        of_market = ", ".join(str(number) for number in self._market)
+        # Asked apart: no customer is looked for among the market's keys, nor the market among theirs.
+        self._query = f"{_OF_VIEWS} ({of_market}) AND key = ? UNION ALL {_OF_VIEWS} ({of_customers}) AND key IN"
 
     def write(self, view: View, table: pa.Table) -> None:
         """Write the states in `table`, all of them or none."""
@@ -178,26 +181,26 @@ class OnlineStates(PackedStates):
         try:
             connection = self._connection()
             if len(keys) < _KEYS_PER_QUERY:  # one query is one snapshot by itself
-                yield from connection.execute(self._asking(len(keys)), [*keys, MARKET_ID]).fetchall()
+                yield from connection.execute(self._asking(len(keys)), [MARKET_ID, *keys]).fetchall()
                 return
             connection.execute("BEGIN")
             try:
-                for start in range(0, len(keys), _KEYS_PER_QUERY - 1):
-                    wanted = [*keys[start : start + _KEYS_PER_QUERY - 1], MARKET_ID]
-                    yield from connection.execute(self._asking(len(wanted) - 1), wanted)
+                for start in range(0, max(len(keys), 1), _KEYS_PER_QUERY - 1):
+                    some = keys[start : start + _KEYS_PER_QUERY - 1]
+                    rows = connection.execute(self._asking(len(some)), [MARKET_ID, *some])
+                    yield from (row for row in rows if start == 0 or row[0] not in self._market)
             finally:
                 connection.rollback()
         except sqlite3.DatabaseError as error:
             raise ArtefactError(f"the online store {self.path} cannot be read ({error}); build it again") from error
 
     def _asking(self, customers: int) -> str:
-        return f"{self._query} ({'?, ' * customers}?)"
+        return f"{self._query} ({', '.join('?' * customers)})"
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None:
             connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
-            connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")  # no call of the system per page
             self._of_thread.connection = connection
         return connection
 

@@ -6,6 +6,7 @@ here once, for both.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -45,10 +46,36 @@ class Cap:
 
     def covers(self, contact: Contact) -> bool:
         """Whether this contact uses the cap up; service and mandatory messages never do."""
-        if contact.purpose != Purpose.MARKETING or contact.at_us <= self.since_us:
-            return False
-        of_contact = {"channel": contact.channel, "product": contact.product_id, "group": contact.group}
-        return self.scope == "overall" or of_contact[self.scope] == self.value
+        return contact.at_us > self.since_us and (self.scope, self.value) in counted_by(contact)
+
+
+def counted_by(contact: Contact) -> tuple[tuple[Scope, str | None], ...]:
+    """The scopes and values of the caps that a contact uses up."""
+    if contact.purpose != Purpose.MARKETING:
+        return ()
+    return (
+        ("overall", None),
+        ("channel", contact.channel),
+        ("product", contact.product_id),
+        ("group", contact.group),
+    )
+
+
+class Tally:
+    """One customer's contacts by what caps count them by: a long history is gone through once, not once per cap."""
+
+    def __init__(self, contacts: Iterable[Contact]) -> None:
+        self._times: dict[tuple[Scope, str | None], list[int]] = {}
+        for contact in contacts:
+            for key in counted_by(contact):
+                self._times.setdefault(key, []).append(contact.at_us)
+        for times in self._times.values():
+            times.sort()
+
+    def used(self, cap: Cap) -> int:
+        """How many contacts the cap covers."""
+        times = self._times.get((cap.scope, cap.value), [])
+        return len(times) - bisect_right(times, cap.since_us)
 
 
 class NotReserved(Exception):

@@ -46,7 +46,7 @@ class ContactCap:
         if not self.may_refuse(at):
             return None
         cap = self.cap(value, send_at, at.zone)
-        count = sum(cap.covers(contact) for contact in at.past.contacts)
+        count = at.past.tally.used(cap)
         if count < cap.most:
             return None
         window = f"this {self.rule.calendar}" if self.rule.calendar else f"{self.rule.days:g} days"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Kind, Purpose,
 from features.importing import Bank
 from features.policy_file import NEGATIVE
 from features.times import micros
-from serving.caps import Contact
+from serving.caps import Contact, Tally
 from serving.events import TimelineEvent
 from serving.receipts import DELIVERIES, settled
 
@@ -63,6 +64,11 @@ class Past:
     """The live state (`features.live`), to be merged with the imported features; a record keeps what came out."""
     consent_version: int | None = field(default=None, compare=False)
     """As in Known; None: not read from a ledger, and so never out of date."""
+
+    @cached_property
+    def tally(self) -> Tally:
+        """The contacts as caps count them."""
+        return Tally(self.contacts)
 
     def document(self) -> dict[str, Any]:
         """As JSON-ready values, of which `of` makes it again, but for what was known at that moment alone."""

@@ -140,7 +140,7 @@ class Layers:
     def pairs(self, pairs: Iterable[tuple[Product, Channel]], at: Situation) -> dict[tuple[str, str], Removed]:
         """Of pairs that passed the rules for products and channels, those that may not be sent then; by their ids."""
         found: dict[tuple[str, str], Removed] = {}
-        if not self.asks_for_pairs or not (self.periods or self._pressing(self._limits_of_products, at)):
+        if not self.periods and not any(limit.may_refuse(at) for limit in self._limits_of_products):
             return found
         known: dict[tuple[str, datetime], tuple[str, str] | None] = {}
         send_times: dict[str, datetime] = {}
@@ -206,24 +206,18 @@ class Layers:
 
     def _channels(self, at: Situation, everywhere: Sequence[tuple[Target, str, str]]) -> Iterator[Removed]:
         everywhere = [one for one in everywhere if one[0].scope in _OF_CHANNELS]
-        if not everywhere and not self._pressing(self._limits_of_channels, at):
-            return
-        for channel in self.catalog.channels:
-            for rule_id, reason in self._of_channel(channel, at, everywhere):
-                yield Removed("channel", channel.id, rule_id, reason)
-                break
-
-    def _of_channel(
-        self, channel: Channel, at: Situation, everywhere: Sequence[tuple[Target, str, str]]
-    ) -> Iterator[tuple[str, str]]:
-        yield from ((name, why) for target, name, why in everywhere if target.channel(channel))
-        if self._pressing(self._limits_of_channels, at):
-            yield from self._limits_of_channel(channel, self.defer(channel.id, at.as_of, at), at)
+        limited = any(limit.may_refuse(at) for limit in self._limits_of_channels)
+        for channel in self.catalog.channels if everywhere or limited else ():
+            first = next(((name, why) for target, name, why in everywhere if target.channel(channel)), None)
+            if first is None and limited:
+                first = next(self._limits_of_channel(channel, self.defer(channel.id, at.as_of, at), at), None)
+            if first:
+                yield Removed("channel", channel.id, *first)
 
     def _limits_of_channel(self, channel: Channel, send_at: datetime, at: Situation) -> Iterator[tuple[str, str]]:
-        for limit in self._pressing(self._limits_of_channels, at):
+        for limit in self._limits_of_channels:
             target = limit.rule.target
-            if target.channel(channel):
+            if limit.may_refuse(at) and target.channel(channel):
                 reason = limit.refusal(_value(target, None, channel), send_at, at)
                 if reason:
                     yield limit.rule.id, reason
@@ -233,16 +227,12 @@ class Layers:
             reason = period.refusal(product, send_at, at)
             if reason:
                 yield period.rule.id, f"{reason}, and quiet hours put it off to {send_at.isoformat()}"
-        for limit in self._pressing(self._limits_of_products, at):
+        for limit in self._limits_of_products:
             target = limit.rule.target
-            if target.product(product):
+            if limit.may_refuse(at) and target.product(product):
                 reason = limit.refusal(_value(target, product, None), send_at, at)
                 if reason:
                     yield limit.rule.id, reason
-
-    def _pressing(self, limits: Sequence[Suppression | ContactCap], at: Situation) -> list[Suppression | ContactCap]:
-        """Those that this customer's past gives any reason to ask."""
-        return [limit for limit in limits if limit.may_refuse(at)]
 
     @cached_property
     def _limits_of_channels(self) -> tuple[Suppression | ContactCap, ...]:
