@@ -7,12 +7,12 @@ is escaped; a text that exceeds its channel, counted as the channel counts, is n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import numpy as np
 from jinja2 import Template, TemplateError, UndefinedError
 
 from features.catalog import Catalog, Channel, Content, Product
@@ -148,13 +148,15 @@ def customer_values(attributes: tuple[Attribute, ...], profile: State) -> dict[s
     profile.numbers holds flags as 0 and 1 and dates as seconds since 1970; columns stand in the order of `attributes`.
     """
     values: dict[str, Value] = {}
-    numbers = iter(profile.numbers[0])
-    texts = iter(profile.texts[0])
+    numbers = iter(profile.numbers[0].tolist())
+    texts = iter(profile.texts[0].tolist())
     for attribute in attributes:
-        raw = next(texts) if attribute.kind == "text" else next(numbers)
-        if raw is None or (attribute.kind != "text" and not np.isfinite(raw)):
-            continue
-        values[attribute.name] = _spoken(attribute, raw)
+        if attribute.kind == "text":
+            raw = next(texts)
+            if raw is not None:
+                values[attribute.name] = raw
+        elif math.isfinite(number := next(numbers)):
+            values[attribute.name] = _spoken(attribute, number)
     return values
 
 
@@ -178,14 +180,12 @@ def _fit(text: str, channel: Channel) -> None:
         raise ContentError(f"the text has {len(text)} characters; {channel.id} takes {channel.max_length}")
 
 
-def _spoken(attribute: Attribute, raw: str | float) -> Value:
-    if isinstance(raw, str):
-        return raw
+def _spoken(attribute: Attribute, number: float) -> Value:
     if attribute.kind == "flag":
-        return bool(raw)
+        return bool(number)
     if attribute.kind == "date":
-        return datetime.fromtimestamp(float(raw), UTC).date().isoformat()
-    return int(raw) if float(raw).is_integer() else float(raw)
+        return datetime.fromtimestamp(number, UTC).date().isoformat()
+    return int(number) if number.is_integer() else number
 
 
 def _speaks(language: str, wanted: str) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from features.columns import Purpose
 from features.schema import Float64
-from serving.arms import AGENT, Lottery, arm_of, business_as_usual, lottery, why_arm, withheld
+from serving.arms import AGENT, Lottery, arm_of, business_as_usual, why_arm, withheld
 from serving.candidates import Offers
 from serving.content import Contents
 from serving.decision import NO_CONTACT, Ask, Decision, Ranked, Ranking, Reason, Removed, Versions
@@ -67,6 +67,11 @@ class Decider(Lookup):
             if source.name == PRIOR
         )
 
+    @cached_property
+    def _policy_version(self) -> str:
+        priced = f" prices={self.prices.version}" if self.prices else ""
+        return f"{self.policy.version}{self.priors}{priced}"
+
     def decide(self, ask: Ask, decision_id: str) -> Decision:
         """The next best action for one customer, or no contact; FeaturesUnavailable where consent cannot be read."""
         look = self.look_up(ask)
@@ -92,8 +97,7 @@ class Decider(Lookup):
             *nothing_left(allowed_products, allowed_channels, found),
             *ruled_out((*look.ruled_out, *refused)),
         )
-        return replace(
-            decision,
+        return decision.but(
             reasons=reasons,
             removed=(*removed, *failed, *refused, *decision.removed),
             degraded=(
@@ -143,7 +147,7 @@ class Decider(Lookup):
         )
         values = self.worth.total(factors)  # [A]
         lots, arm = self._lottery(ask, found, values)
-        in_arm, propensities = lots.by_arm[arm], lots.propensities  # [A + 1] each
+        in_arm, propensities = lots.chances(arm), lots.propensities  # [A + 1] each
         drawn = draw(in_arm, decision_id)
         slate = Slate(found, values, factors, drawn)
         why = why_chosen(slate, self.worth.unit) if arm == "agent" else why_arm(arm)
@@ -195,14 +199,15 @@ class Decider(Lookup):
         """
         if ask.purpose == Purpose.MANDATORY:
             best = greedy(values) if len(values) else np.empty(0)
-            return lottery(AGENT, np.append(best, 0.0 if len(values) else 1.0), len(found)), "agent"
+            return Lottery(AGENT, np.append(best, 0.0 if len(values) else 1.0), len(found)), "agent"
         net = values - self._opportunity(ask, found)
         agent = self.policy.propensities(np.append(net, NO_CONTACT.value), NO_CONTACT.value)
         if ask.purpose != Purpose.MARKETING:
-            return lottery(AGENT, agent, len(found)), "agent"
+            return Lottery(AGENT, agent, len(found)), "agent"
         arms = self.worth.declared.arms
-        usual = business_as_usual(found, self.worth.take_ups, self.worth.costs)
-        return lottery(arms, agent, usual), arm_of(arms, ask.customer_id, ask.as_of)
+        asked = arms.shares.get("business_as_usual", 0.0) > 0
+        usual = business_as_usual(found, self.worth.take_ups, self.worth.costs) if asked else len(found)
+        return Lottery(arms, agent, usual), arm_of(arms, ask.customer_id, ask.as_of)
 
     def _opportunity(self, ask: Ask, found: Offers) -> Float64 | float:
         """What each contact would earn elsewhere in the campaign under way, [A]; other purposes come first."""
@@ -219,6 +224,4 @@ class Decider(Lookup):
 
     def versions(self, models: Mapping[str, str]) -> Versions:
         """What stamps an answer; models: question → version."""
-        priced = f" prices={self.prices.version}" if self.prices else ""
-        policy = f"{self.policy.version}{self.priors}{priced}"
-        return Versions(models, policy, self.features_version, self.catalog_version, self.layers.version)
+        return Versions(models, self._policy_version, self.features_version, self.catalog_version, self.layers.version)

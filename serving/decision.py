@@ -193,6 +193,12 @@ class Decision:
         """When the action is to be sent; None for no contact."""
         return self.chain[0].send_at if self.chain else None
 
+    def but(self, **changes: Any) -> Decision:
+        """`dataclasses.replace`, which asks two dozen fields for their names, in a tenth of the time."""
+        changed = object.__new__(Decision)
+        changed.__dict__.update(self.__dict__, **changes)
+        return changed
+
     def without_contact(self, decision_id: str, reason: Reason) -> Decision:
         """The decision not to contact after all, for a reason that left no choice."""
         return replace(

@@ -51,8 +51,7 @@ def reserved(layers: Layers, decision: Decision, at: Situation) -> Decision:
     kept = [hop for hop in others if layers.allowed(product, channels[hop.channel], hop.send_at, at)]
     left_out = {hop.channel for hop in others if hop not in kept}
     channel = channels[first.channel]
-    return replace(
-        decision,
+    return decision.but(
         chain=(first, *kept),
         fallback_channels=tuple(name for name in decision.fallback_channels if name not in left_out),
         contact=layers.contact(

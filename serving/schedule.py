@@ -26,13 +26,12 @@ import numpy as np
 from features import habits
 from features.catalog import Catalog
 from features.columns import Purpose
-from features.habits import Habits
 from features.schema import Float64, States
 from features.times import part_of_day
 from serving.decision import Decision, Hop
 from serving.quiet_hours import Quiet, next_allowed
 from serving.registry import TIMING_MODEL
-from serving.timing import TimingModel, slot_of
+from serving.timing import Outlook, TimingModel, slot_of
 
 HORIZON = timedelta(hours=24)
 """How far ahead a better hour is looked for."""
@@ -112,25 +111,27 @@ class Scheduler:
             return decision
         ask, channel = decision.ask, decision.action.channel
         moment = np.array([ask.as_of.timestamp()])
-        mine = habits.habits(states, moment, len(catalog.channels))
+        mine = None
+        if self.model:
+            mine = self.model.outlook(habits.habits(states, moment, len(catalog.channels)))
         others = self.order(decision.fallback_channels, ask.as_of, mine, zone)
         defer = deferring(catalog, zone, ask.purpose)
         chain = self.chain(ask.as_of, (channel, *others), mine, zone, defer, at_once(catalog, channel, ask.purpose))
         versions = replace(decision.versions, models={**decision.versions.models, **self.versions})
-        return replace(decision, fallback_channels=others, chain=chain, versions=versions)
+        return decision.but(fallback_channels=others, chain=chain, versions=versions)
 
     def chain(
         self,
         start: datetime,
         channels: Sequence[str],
-        customer: Habits,
+        customer: Outlook | None,
         zone: ZoneInfo,
         defer: Deferring,
         soonest: bool,
     ) -> tuple[Hop, ...]:
         """The hops over `channels` in their order, from `start`; each begins at the deadline of the one before.
 
-        customer: the habits of this one. soonest: do not look for a better hour.
+        customer: what the model says of this one. soonest: do not look for a better hour.
         """
         hops: list[Hop] = []
         since = start
@@ -143,33 +144,34 @@ class Scheduler:
         return tuple(hops)
 
     def best(
-        self, channel: str, since: datetime, customer: Habits, zone: ZoneInfo, defer: Deferring, soonest: bool
+        self, channel: str, since: datetime, customer: Outlook | None, zone: ZoneInfo, defer: Deferring, soonest: bool
     ) -> datetime:
         """The best allowed moment to send from `since` on."""
-        if self.model is None or soonest:
+        if self.model is None or customer is None or soonest:
             return defer(channel, since)
         grid = _allowed(since, defer(channel, since), zone, self.model.zone, defer.quiet[channel])
         waits = np.array([(moment - since) / HALF_LIFE for moment in grid.moments])  # [k]
         values = self.values(self.model, [channel], grid, customer)[0] * 0.5**waits
         return grid.moments[int(np.argmax(values))]
 
-    def order(self, channels: Sequence[str], start: datetime, customer: Habits, zone: ZoneInfo) -> tuple[str, ...]:
+    def order(
+        self, channels: Sequence[str], start: datetime, customer: Outlook | None, zone: ZoneInfo
+    ) -> tuple[str, ...]:
         """`channels` by the value of their best hour within the horizon; equal ones, and all without a model, stay."""
-        if self.model is None or not channels:
+        if self.model is None or customer is None or not channels:
             return tuple(channels)
         grid = _allowed(start, start.astimezone(UTC), zone, self.model.zone, None)
         best = self.values(self.model, channels, grid, customer).max(axis=1)  # [c]
         return tuple(channels[place] for place in np.argsort(-best, kind="stable"))
 
-    def values(self, model: TimingModel, channels: Sequence[str], grid: Grid, customer: Habits) -> Float64:
+    def values(self, model: TimingModel, channels: Sequence[str], grid: Grid, customer: Outlook) -> Float64:
         """Float64 [c, k]: P(delivered, noticed and answered) by each channel, sent at each moment of the grid.
 
         0 at moments, but for the first, whose hour was hardly ever tried.
         """
         channel = np.array([model.channels.index(name) for name in channels])[:, None]  # [c, 1]
         slot, part = np.array(grid.slots), np.array(grid.parts)  # [k] each
-        posterior = model.posterior(channel, customer.outcomes[0, channel])
-        delivered, noticed, answered = model.stages(channel, slot, posterior, model.lifts(customer.parts)[0, part])
+        delivered, noticed, answered = model.stages(channel, slot, customer.posterior[:, channel], customer.lift[part])
         known = model.tried[channel, slot] >= LEAST_TRIED
         known[:, 0] = True
         return np.where(known, delivered * noticed * answered, 0.0)

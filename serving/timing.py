@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from features.errors import ArtefactError
-from features.habits import OUTCOMES, Habits
+from features.habits import Habits
 from features.schema import Float64, Int64
 from features.times import PARTS
 from serving.choice import verify, write_verified
@@ -35,7 +35,6 @@ from serving.choice import verify, write_verified
 SLOTS = 168
 STAGES = ("delivered", "noticed", "answered")
 TIMING_FILE = "timing.json"
-_SUCCESSES = [[name for name, _ in OUTCOMES].index(stage) for stage in STAGES]
 
 
 def slot_of(at: datetime, zone: ZoneInfo) -> int:
@@ -55,6 +54,14 @@ class Stage:
     slots: Float64
     strength: float
     pull: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A customer's log-odds of the three stages by channel, [3, H], and of noticing more by part of the day, [8]."""
+
+    posterior: Float64
+    lift: Float64
 
 
 @dataclass(frozen=True)
@@ -82,11 +89,16 @@ class TimingModel:
         lift = self.lifts(habits.parts)[np.arange(len(part)), part]
         return np.moveaxis(self.stages(channel, slot, self.posterior(channel, mine), lift), 0, -1)
 
+    def outlook(self, habits: Habits) -> Outlook:
+        """What the model says of the first of these customers."""
+        return Outlook(self.posterior(np.arange(len(self.channels)), habits.outcomes[0]), self.lifts(habits.parts)[0])
+
     def posterior(self, channel: Int64, outcomes: Float64) -> Float64:
         """Float64 [3, …]: per stage the log-odds of customers with these outcomes […, 4] on channels […]."""
         rate = self._rates[:, channel]
-        successes = np.moveaxis(outcomes[..., _SUCCESSES], -1, 0)
-        trials = np.stack([outcomes[..., 0] + outcomes[..., 1], outcomes[..., 0], outcomes[..., 2]])
+        delivered, failed, noticed, answered = outcomes.transpose(-1, *range(outcomes.ndim - 1))
+        successes = np.stack([delivered, noticed, answered])
+        trials = np.stack([delivered + failed, delivered, noticed])
         trials = np.maximum(trials, successes)
         strength = self._strengths.reshape(-1, *(1 for _ in channel.shape))
         return _logit(np.where(trials > 0, (strength * rate + successes) / (strength + trials), rate))
