@@ -35,8 +35,6 @@ Row: TypeAlias = tuple[int, str, int, bytes, str | None]
 _KEYS_PER_QUERY = 8_192  # SQLite binds at most 32,766 values to one statement
 _ROWS_PER_BLOCK = 65_536
 _BUSY_SECONDS = 30.0
-_MAPPED_BYTES = 1 << 30
-"""Of the file, read through the system's own cache, which all threads and processes share."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS layouts (
@@ -197,7 +195,6 @@ class OnlineStates(PackedStates):
         connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None:
             connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
-            connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")  # no call of the system per page
             self._of_thread.connection = connection
         return connection
 
