@@ -1,6 +1,6 @@
 """The ledger: every decision and every event, durable before it is acknowledged. The seam, and which one is opened.
 
-    decisions     the record (JSON, deflated by zlib) and the answer, by decision id
+    decisions     the record (`serving.packed_record`) and the answer, by decision id
     idempotency   which answer a key was given, and for which request
     timeline      decisions and events, in the columns of the bank data directory: what training reads
     contacts      who was or will be contacted, and when: what contact caps are counted over

@@ -39,7 +39,7 @@ from serving.postgres_events import (
     append,
     contacts,
     known,
-    lock_customers,
+    locked,
     rebase,
     seed,
     timeline,
@@ -110,9 +110,7 @@ class PostgresLedger:
 
     def recording(self, entry: Entry) -> Future[bytes]:
         async def work(connection: asyncpg.Connection) -> bytes:
-            # A higher level would count in a snapshot from before it held the lock.
-            async with connection.transaction(isolation="read_committed"):
-                await lock_customers(connection, [entry.customer_id])
+            async with locked(connection, entry.customer_id):
                 if entry.key and not await _claim(connection, entry):
                     row = await connection.fetchrow(_RECALL, entry.key)
                     first = answer_of(row, entry.request_hash)
@@ -229,6 +227,7 @@ async def _connect(url: str, connections: int, patience: float) -> asyncpg.Pool:
         min_size=1,
         max_size=connections,
         timeout=patience,
+        reset=_left_alone,
         # What the server's or the role's defaults say must not weaken what the module promises.
         server_settings={
             "application_name": "nextbest",
@@ -246,6 +245,13 @@ async def _connect(url: str, connections: int, patience: float) -> asyncpg.Pool:
         await pool.close()
         raise
     return pool
+
+
+async def _left_alone(connection: asyncpg.Connection) -> None:
+    """Make a connection ready for its next use. Nothing of ours outlives a transaction: the driver's own way of
+    resetting whatever there might be is one journey more for every call."""
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")
 
 
 async def _claim(connection: asyncpg.Connection, entry: Entry) -> bool:

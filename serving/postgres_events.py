@@ -6,7 +6,8 @@ Every statement is a journey to the server, so each does as much as it can.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import astuple
 from itertools import islice
 from typing import Any
@@ -74,9 +75,28 @@ async def lock_customers(connection: asyncpg.Connection, customer_ids: Collectio
 
     First comes a lock that all share: `rebase` takes it alone.
     """
-    signed = sorted({zlib.crc32(customer_id.encode()) - 2**31 for customer_id in customer_ids})
+    signed = sorted({_hash(customer_id) for customer_id in customer_ids})
     query = "SELECT pg_advisory_xact_lock_shared($1, 0), pg_advisory_xact_lock($2, hash) FROM unnest($3::int[]) AS hash"
     await connection.fetch(query, LIVE_LOCK, CUSTOMER_LOCK, signed)
+
+
+@asynccontextmanager
+async def locked(connection: asyncpg.Connection, customer_id: str) -> AsyncIterator[None]:
+    """A transaction with the locks of one customer (`lock_customers`), begun in a single journey.
+
+    A higher level than READ COMMITTED would read from a snapshot of before it held the lock.
+    """
+    shared, alone = f"{LIVE_LOCK}, 0", f"{CUSTOMER_LOCK}, {_hash(customer_id)}"
+    try:
+        await connection.execute(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; "
+            f"SELECT pg_advisory_xact_lock_shared({shared}), pg_advisory_xact_lock({alone})"
+        )
+        yield
+    except BaseException:
+        await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
 
 
 async def known(
@@ -229,6 +249,11 @@ async def _settle(
     await connection.execute(_RELEASE, [name for name, _ in released], [who for _, who in released])
     made: list[tuple[Any, ...]] = [astuple(contact) for one in found.values() for contact in one.lasting]
     await connection.executemany(_MAKE, made)
+
+
+def _hash(customer_id: str) -> int:
+    """The second half of the customer's lock, a signed number of 32 bits."""
+    return zlib.crc32(customer_id.encode()) - 2**31
 
 
 def _check_key(found: str | None, key: str | None) -> None:

@@ -6,7 +6,7 @@ Importing builds objects only. Features, models and ledger are opened by the app
 from __future__ import annotations
 
 import os
-import uuid
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +24,15 @@ def _open() -> Serving:
     return open_serving(Settings.from_environment(os.environ, Path.cwd()))
 
 
-app = create_app(Opening(_open), clock=lambda: datetime.now(UTC), new_decision_id=lambda: uuid.uuid4().hex)
+def new_decision_id() -> str:
+    """32 hex digits: milliseconds since 1970, then 80 random bits.
+
+    Decisions of one time then lie together in the ledger's indexes, so that fewer pages of them reach the disk.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+app = create_app(Opening(_open), clock=lambda: datetime.now(UTC), new_decision_id=new_decision_id)
 
 
 class OnlyTheApp:

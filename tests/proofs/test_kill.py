@@ -15,7 +15,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -36,6 +35,7 @@ from features.home import Home
 from serving.choice import ChoiceModel
 from serving.launch import Server, environment, free_port
 from serving.opening import open_serving
+from serving.packed_record import unpacked
 from serving.registry import CHANNEL_MODEL, PRODUCT_MODEL
 from serving.replay import replay
 from serving.settings import Settings
@@ -148,7 +148,7 @@ def check_ledger(world: World, promised: Promised) -> int:
         contacted = {json.loads(a)["decision_id"] for a in promised.answers.values() if json.loads(a)["action"]}
         ours = "SELECT decision_id FROM contacts WHERE decision_id IN (SELECT decision_id FROM decisions)"
         assert {row[0] for row in ledger.execute(ours)} == contacted, "caps count each contact, and nothing else"
-        records = [zlib.decompress(row[0]) for row in ledger.execute("SELECT record FROM decisions")]
+        records = [unpacked(row[0]) for row in ledger.execute("SELECT record FROM decisions")]
     serving = open_serving(world.settings)
     try:
         outcomes = [replay(record, serving.decider) for record in records]

@@ -1,0 +1,182 @@
+"""What a decision costs at the edge, counted and not timed: statements, commits, threads that wait, bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from starlette.testclient import TestClient
+
+from serving.api import create_app
+from serving.caps import Cap, Contact
+from serving.decision import Action, Candidate, Decision
+from serving.desk import Desk
+from serving.entries import Entry
+from serving.group_commit import Writer
+from serving.history import Known
+from serving.opening import Opening, Serving
+from serving.packed_record import FORM, packed, unpacked
+from serving.readers import Readers
+from serving.sqlite_events import known, write
+from serving.sqlite_tables import connect
+
+if TYPE_CHECKING:
+    from conftest import World
+else:
+    World = Any
+
+CLOCK = datetime(2024, 6, 1, 12, tzinfo=UTC)
+TOGETHER = 6
+
+
+@pytest.fixture
+def decision(world: World) -> Decision:
+    """Anna's, to be contacted, with two caps."""
+    made = world.decider.decide(world.ask(), "0" * 32)
+    contact = Contact("anna", 1, "push", "card", None, "marketing", made.decision_id, 2)
+    caps = (Cap("week", "overall", None, 0, 9), Cap("day", "channel", "push", 0, 9))
+    return replace(made, contact=contact, caps=caps)
+
+
+@pytest.fixture
+def entry(decision: Decision) -> Entry:
+    return Entry.of(decision, CLOCK, b"{}", contact=decision.contact, caps=decision.caps, consent_version=0)
+
+
+def test_a_decision_is_two_questions_and_four_rows_however_many_caps_it_has(entry: Entry, tmp_path: Path) -> None:
+    with closing(connect(tmp_path / "ledger.db")) as connection:
+        statements: list[str] = []
+        connection.set_trace_callback(statements.append)
+        write(connection, entry, lambda state, events: b"state")
+    assert [statement.split()[0] for statement in statements] == ["SELECT"] * 2 + ["INSERT"] * 4
+
+
+def test_all_that_a_decision_has_to_know_of_a_customer_is_one_statement(tmp_path: Path) -> None:
+    connect(tmp_path / "ledger.db").close()
+    statements: list[str] = []
+
+    def asked(connection: sqlite3.Connection) -> Known:
+        connection.set_trace_callback(statements.append)
+        return known(connection, "anna", 0, 1, {})
+
+    readers = Readers(tmp_path / "ledger.db")
+    assert readers.ask(asked) == Known()
+    readers.close()
+    assert len(statements) == 1
+
+
+def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(entry: Entry, tmp_path: Path) -> None:
+    statements: list[str] = []
+    gate = threading.Event()
+
+    def traced() -> sqlite3.Connection:
+        connection = connect(tmp_path / "ledger.db")
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    writer = Writer(traced, capacity=100, patience=10.0)
+    busy = writer.begin(lambda connection: gate.wait(10))
+    waiting = [writer.begin(lambda connection: None, checks_first=True) for _ in range(50)]
+    gate.set()
+    for done in (busy, *waiting):
+        done.result(10)
+    writer.close()
+    assert statements.count("COMMIT") == 2, "one for the first, one for the fifty that came meanwhile"
+    assert statements.count("SAVEPOINT request") == 1, "work that checks before it writes needs none"
+
+
+@dataclass
+class Slow:
+    """A ledger whose disk is done when `TOGETHER` decisions wait for it."""
+
+    open: bool = True
+    begun: list[tuple[Entry, Future[bytes]]] = field(default_factory=list)
+
+    def recall(self, key: str, request_hash: str) -> bytes | None:
+        return None
+
+    def recording(self, entry: Entry) -> Future[bytes]:
+        self.begun.append((entry, Future()))
+        if len(self.begun) == TOGETHER:
+            for waiting, done in self.begun:
+                done.set_result(waiting.answer)
+        return self.begun[-1][1]
+
+    def close(self) -> None:
+        self.open = False
+
+
+@pytest.fixture
+def client(world: World) -> Iterator[TestClient]:
+    """One thread that works, over a slow disk."""
+    numbers = iter(range(100))
+    opening = Opening(lambda: Serving(world.decider, Slow()), retry_seconds=0.01)  # type: ignore[arg-type]
+    with TestClient(create_app(opening, lambda: CLOCK, lambda: f"{next(numbers):032x}", in_flight=1)) as made:
+        while opening.reasons:
+            threading.Event().wait(0.01)
+        yield made
+
+
+def test_no_thread_waits_for_the_disk_so_that_one_is_enough_for_all_who_share_a_commit(client: TestClient) -> None:
+    with ThreadPoolExecutor(TOGETHER) as callers:
+        calls = [callers.submit(client.post, "/v1/decide", json={"customer_id": "anna"}) for _ in range(TOGETHER)]
+        answers = [call.result(20) for call in calls]
+    assert [answer.status_code for answer in answers] == [200] * TOGETHER
+    assert len({answer.json()["decision_id"] for answer in answers}) == TOGETHER
+
+
+def test_what_nobody_waits_for_any_more_is_withdrawn_where_it_was_not_begun() -> None:
+    pending: Future[bytes] = Future()
+
+    async def impatient() -> None:
+        desk = Desk(1, 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await desk.durable(lambda: pending)
+        desk.close()
+
+    asyncio.run(impatient())
+    assert pending.cancelled()
+
+
+def whole(decision: Decision) -> bytes:
+    return orjson.dumps({**decision.record(), "recorded_at": CLOCK})
+
+
+def test_a_record_comes_back_byte_for_byte_and_takes_a_seventh_of_the_room(decision: Decision, world: World) -> None:
+    many = tuple(
+        Candidate(Action(f"p{n // 24}", f"c{n % 8}", f"t{n % 24}", "words"), n / 7, {"score": n / 3, "cost": 0.25})
+        for n in range(240)
+    )
+    crowd = replace(decision, candidates=(*many, Candidate(None, 0.0)), propensities=(1 / 241,) * 241)
+    silent = world.decider.decide(world.ask("silent"), "1" * 32)
+    for one in (decision, silent, crowd):
+        assert packed(one, CLOCK).startswith(FORM)
+        assert unpacked(packed(one, CLOCK)) == whole(one)
+    assert len(packed(crowd, CLOCK)) < len(whole(crowd)) / 7
+
+
+@pytest.mark.parametrize("factors", [{"score": 1}, {"another": 0.5}])
+def test_a_decision_that_does_not_fit_into_columns_is_written_whole(
+    decision: Decision, factors: dict[str, float]
+) -> None:
+    action = Action("card", "push", None, None)
+    odd = (Candidate(action, 1.0, {"score": 0.5}), Candidate(action, 1.0, factors))
+    given = replace(decision, candidates=odd, propensities=(0.5, 0.5))
+    assert not packed(given, CLOCK).startswith(FORM)
+    assert unpacked(packed(given, CLOCK)) == whole(given)
+
+
+def test_records_of_earlier_versions_are_read_as_they_always_were(decision: Decision) -> None:
+    assert unpacked(zlib.compress(whole(decision), 1)) == whole(decision)
