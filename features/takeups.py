@@ -88,8 +88,8 @@ def find_take_ups(bank: Bank) -> pa.Table:
 def _told(bank: Bank) -> pa.Table:
     """The events that the query reads, of a log that is mostly others: conversions, and the decisions of those that
     name no product."""
-    columns = (CUSTOMER_ID, EVENT_TIMESTAMP, Event.KIND, Event.PRODUCT_ID)
-    columns = (*columns, Event.DECISION_ID, Event.MESSAGE_ID, Event.EVENT_ID)
+    what = (Event.KIND, Event.PRODUCT_ID, Event.DECISION_ID, Event.MESSAGE_ID, Event.EVENT_ID)
+    columns = (CUSTOMER_ID, EVENT_TIMESTAMP, *what)
     told = bank.columns(Table.TIMELINE, columns, {Kind.CONVERTED})
     unnamed = told.filter(kernels.is_null(told[Event.PRODUCT_ID]))[Event.DECISION_ID].combine_chunks()
     if not len(unnamed):
