@@ -8,30 +8,24 @@ ask here. Only keys and times are read; the columns of the rows that count are f
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.arrow import Column, kernels
+from features.arrow import Column, kernels, table_of
 from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.packing import key_column, microseconds
+from features.row_groups import RowGroups, in_threads
 from features.schema import Bool, Int64, View
 from features.times import micros
 
-WORKERS = 2
-"""Threads that read Parquet at once; each holds one row group."""
-
 _BEFORE_ALL = np.iinfo(np.int64).min
-_Task = TypeVar("_Task")
-_Done = TypeVar("_Done")
 
 
 @dataclass(frozen=True)
@@ -88,20 +82,17 @@ def rows_that_count(source: Source, asked: Asked) -> tuple[Int64, Int64]:
     """
     n = len(asked.code)
     row, event, created = np.full(n, -1), np.full(n, _BEFORE_ALL), np.full(n, _BEFORE_ALL)
-    file = pq.ParquetFile(source.path)
-    starts = first_rows(file.metadata)
+    file = RowGroups(source.path, [source.key])
     parts = [(group, *part) for group, part in enumerate(_parts(file, source.key, asked)) if part[0] < part[1]]
 
     def ask(part: tuple[int, int, int]) -> tuple[Int64, Int64, Int64]:
-        group, first, last = part
-        known = pq.ParquetFile(source.path, metadata=file.metadata, read_dictionary=[source.key])
-        return _newest_in_group(known, group, source, asked, first, last)
+        return _newest_in_group(file, source, asked, *part)
 
     for (group, first, last), (found, its_event, its_created) in zip(parts, in_threads(ask, parts), strict=True):
         here = slice(first, last)
         newer = (its_event > event[here]) | ((its_event == event[here]) & (its_created >= created[here]))
         wins = np.flatnonzero((found >= 0) & newer)
-        row[first + wins] = starts[group] + found[wins]
+        row[first + wins] = file.starts[group] + found[wins]
         event[first + wins], created[first + wins] = its_event[wins], its_created[wins]
     if source.ttl:
         row[(row >= 0) & (asked.at - event > source.ttl // timedelta(microseconds=1))] = -1
@@ -127,19 +118,16 @@ def newest_known(
     if (
         int(max(key.max(), asked_key.max(initial=0))) + 1
     ) * span >= 2**62:  # key and moment fit no int64: count moments
-        moments, offset = np.unique(usable, return_inverse=True)
-        span, asked_offset = len(moments), np.searchsorted(moments, at, side="right") - 1
+        times, offset = np.unique(usable, return_inverse=True)
+        span, asked_offset = len(times), np.searchsorted(times, at, side="right") - 1
     moment = key * span + offset  # ranks of earlier keys are smaller: the maximum does not reach over from them
-    newest = by_rank
-    if not (_ascending(moment[by_rank])):
+    newest, moments = by_rank, moment[by_rank]
+    if np.any(moments[1:] < moments[:-1]):
         rank = np.empty_like(by_rank)
         rank[by_rank] = np.arange(len(by_rank))
         by_moment = np.argsort(moment, kind="stable")
-        newest = by_rank[np.maximum.accumulate(rank[by_moment])]
-        moment = moment[by_moment]
-    else:
-        moment = moment[by_rank]
-    last = np.searchsorted(moment, asked_key * span + asked_offset, side="right") - 1
+        newest, moments = by_rank[np.maximum.accumulate(rank[by_moment])], moment[by_moment]
+    last = np.searchsorted(moments, asked_key * span + asked_offset, side="right") - 1
     found = newest[last]
     return np.where((last >= 0) & (key[found] == asked_key), found, -1)
 
@@ -153,33 +141,20 @@ def newest_of_keys(path: Path, key: str, keys: Column, until: datetime, columns:
 
     asked = Asked.of(keys, np.full(len(keys), micros(until)))
     row, _ = rows_that_count(Source(path, key), asked)
-    found = [table.select(columns) for _, table in fetch(path, row[row >= 0], columns)]
-    return pa.concat_tables(found) if found else pq.read_schema(path).empty_table().select(columns)
-
-
-def first_rows(metadata: pq.FileMetaData) -> Int64:
-    """The number of the first row of each row group, and the number of all rows at the end."""
-    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    return np.cumsum([0, *sizes], dtype=np.int64)
-
-
-def in_threads(work: Callable[[_Task], _Done], tasks: Iterable[_Task], workers: int = WORKERS) -> Iterator[_Done]:
-    """What `work` makes of each task, in their order; at most `workers` results more than were taken are in memory."""
-    waiting = iter(tasks)
-    with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(work, task) for task in islice(waiting, workers)]
-        while running:
-            done = running.pop(0).result()
-            running += [pool.submit(work, task) for task in islice(waiting, 1)]
-            yield done
+    schema = pq.read_schema(path)
+    chunks: dict[str, list[pa.Array[Any]]] = {name: [] for name in columns}
+    for _, table in fetch(path, row[row >= 0], columns):
+        for name in table.column_names:
+            chunks[name] += table.column(name).chunks
+    return table_of({name: pa.chunked_array(chunks[name], schema.field(name).type) for name in columns})
 
 
 def _newest_in_group(
-    file: pq.ParquetFile, group: int, source: Source, asked: Asked, first: int, last: int
+    file: RowGroups, source: Source, asked: Asked, group: int, first: int, last: int
 ) -> tuple[Int64, Int64, Int64]:
     """Questions first…last answered from one row group: its row, -1 for none, and the row's event and created time."""
     times = [source.event, *([source.created] if source.created else [])]
-    states = file.read_row_group(group, [source.key, *times], use_threads=False)
+    states = file.read(group, [source.key, *times])
     code, mine = _codes(states.column(source.key), asked.keys, asked.code[first], asked.code[last - 1])
     kept = mine & kernels.is_valid(states.column(source.event)).to_numpy()
     created_column = states.column(source.created) if source.created else None
@@ -219,10 +194,10 @@ def _codes(column: Column, keys: pa.Array[Any], first: int, last: int) -> tuple[
     return code, code >= 0
 
 
-def _parts(file: pq.ParquetFile, key: str, asked: Asked) -> Iterator[tuple[int, int]]:
+def _parts(file: RowGroups, key: str, asked: Asked) -> Iterator[tuple[int, int]]:
     """Per row group, the first and last (exclusive) question whose key can be in it, by its statistics."""
     keys = asked.keys.to_pylist()
-    column = file.schema_arrow.get_field_index(key)
+    column = file.metadata.schema.names.index(key)
     for group in range(file.metadata.num_row_groups):
         told = file.metadata.row_group(group).column(column).statistics
         low, high = 0, len(keys)
@@ -238,7 +213,3 @@ def _order(key: Int64, event: Int64, created: Int64) -> Int64:
     if np.all((key[1:] > key[:-1]) | (same_key & later)):
         return np.arange(len(key))
     return np.lexsort((created, event, key))
-
-
-def _ascending(values: Int64) -> bool:
-    return bool(np.all(values[1:] >= values[:-1]))

@@ -6,7 +6,6 @@ The rows come from the sources that Feast's registry describes, by the rule that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,17 +55,16 @@ def states_of(path: Path, view: View, asked: Asked, n: int) -> State:
 
 def _fill(state: State, places: Int64, view: View, table: pa.Table) -> None:
     """Put the rows of `table`, which has some of the view's columns, into `places` of the state."""
-    names: Sequence[str] = table.column_names
-    numbers = [index for index, name in enumerate(view.numbers) if name in names]
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    numbers = [index for index, name in enumerate(view.numbers) if name in columns]
     if numbers:
         block = np.empty((len(places), len(numbers)))
-        for position, index in enumerate(numbers):
-            block[:, position] = table.column(view.numbers[index]).to_numpy()
-        first, last = numbers[0], numbers[-1] + 1  # portions are consecutive columns
-        state.numbers[places, first:last] = block
+        for position, name in enumerate(name for name in view.numbers if name in columns):
+            block[:, position] = columns[name].to_numpy()
+        state.numbers[places, numbers[0] : numbers[-1] + 1] = block  # portions are consecutive columns
     for index, name in enumerate(view.texts):
-        if name in names:
-            state.texts[places, index] = _texts(table.column(name))
+        if name in columns:
+            state.texts[places, index] = _texts(columns[name])
 
 
 def _texts(column: Column) -> Texts:

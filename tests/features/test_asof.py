@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.asof import Asked, Source, in_threads, newest_known, newest_of_keys, rows_that_count
+from features.asof import Asked, Source, newest_known, newest_of_keys, rows_that_count
 from features.fetch import fetch
+from features.row_groups import in_threads
 
 DAY = 86_400_000_000
 TTL = 6
