@@ -20,6 +20,7 @@ from features import profile
 from features.assemble import assemble
 from features.columns import AS_OF, CUSTOMER_ID
 from features.errors import ArtefactError, NextbestError
+from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Bool, Float64, Rows, States
 from serving.arms import arm_of, withheld
@@ -58,12 +59,12 @@ class Valuer:
     rules: CampaignRules
 
 
-def open_valuer(build: Build, tracking_uri: str, days: int) -> Valuer:
+def open_valuer(build: Build, tracking_uri: str, days: int, online_url: str = "") -> Valuer:
     """What a campaign of so many days is valued with, as the real-time decision is; ArtefactError without champions."""
     from features.arbitration import read_declared
     from features.assemble import row_schema
     from features.evidence import evidence
-    from features.packed import OnlineStates
+    from features.online_states import open_states
     from serving.registry import CHAMPION, CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, champion, resolve
     from serving.response import usual_rates
 
@@ -78,7 +79,7 @@ def open_valuer(build: Build, tracking_uri: str, days: int) -> Valuer:
             (CHANNEL_MODEL, catalog.channel_ids, False),
         )
     ]
-    nobody = OnlineStates(build.online_path, build.views).read([""])
+    nobody = open_states(build, online_url).read([""])
     end = np.array([build.data_end.timestamp()])
     usual = usual_rates(panels[0], panels[1], PRIOR, lambda schema: assemble(nobody, end, schema))
     worth = Worth.of(catalog, read_declared(catalog), evidence(build.bank), usual)
@@ -120,7 +121,7 @@ def worths(
     block: int = BLOCK,
     source: StatesOf | None = None,
 ) -> Iterator[Worths]:
-    """Blocks of consecutive entities. source: where states come from (None: `features.store.history`)."""
+    """Blocks of consecutive entities. source: where states come from (None: `features.history.history`)."""
     check_eligible(entities, build.catalog)
     known_of = source or _history
     contents = _with_contents(build.catalog)
@@ -218,6 +219,4 @@ def _assembled(states: States, as_of: Float64) -> Callable[[RowSchema], Rows]:
 
 
 def _history(build: Build, part: pd.DataFrame) -> States:
-    from features.store import history  # imports Feast, seconds
-
     return history(build, part[[CUSTOMER_ID, AS_OF]])
