@@ -96,7 +96,7 @@ def stores(world: World, sizes: Sequence[int], scratch: Path, options: argparse.
             for size in _turned(sizes, number):
                 timing = measured(of_size[size], [_name(at) for at in range(size)], options.seconds, sample=False)
                 said = {
-                    "cpu_ms": 1000 * timing.own_cpu / timing.count,
+                    "cpu_ms": 1000 * median(timing.cpus),
                     "p50": 1000 * percentile(timing.totals, 0.5),
                     "decide_p50": 1000 * percentile(timing.steps["decide"], 0.5),
                 }

@@ -63,8 +63,9 @@ class Naive:
             entity_rows=[{"customer_id": customer_id}],
         )
         df = pd.DataFrame.from_dict(features.to_dict())
+        df = df[self.columns].astype(float)  # a missing value makes a column of one row an object
         products = self.products.copy()
-        products["probability"] = self.model.predict_proba(df[self.columns])[0]
+        products["probability"] = self.model.predict_proba(df)[0]
         best = products.sort_values("probability", ascending=False).head(TOP)
         actions = best.merge(self.channels, how="cross").merge(self.contents, how="cross")
         actions["value"] = actions["probability"] * actions["response"] * actions["margin"] - actions["cost"]

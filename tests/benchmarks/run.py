@@ -6,12 +6,13 @@
 Every module here that has a `main(argv)` is a benchmark: a program of its own that prints Markdown on standard output
 and what it is doing on standard error. Of the options it may take, it is given those that it names in its text:
 `--world` (the generated world, made once for all), `--seconds`, `--rounds`, `--out` (a path without ending, for
-OUT.json and OUT.md) or `--json` (a file). What follows `--` goes to all that run.
+OUT.json and OUT.md). What follows `--` goes to all that run.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from world import make_world
+from world import REPOSITORY, make_world
 
 HERE = Path(__file__).resolve().parent
 FIRST = ("decisions", "where_time_goes", "growth")
@@ -37,6 +38,7 @@ def benchmarks(folder: Path = HERE) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
+    sys.path.insert(0, str(REPOSITORY))  # also where the package is not installed, or another checkout is
     names = [name for name in benchmarks() if not options.only or name in options.only.split(",")]
     if not names:
         print(f"--only must name some of {', '.join(benchmarks())}", file=sys.stderr)
@@ -54,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name} {' '.join(arguments)}", file=sys.stderr, flush=True)
             began = time.perf_counter()
             done = subprocess.run(
-                [sys.executable, HERE / f"{name}.py", *arguments], stdout=subprocess.PIPE, text=True, check=False
+                [sys.executable, HERE / f"{name}.py", *arguments],
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=False,
             )
             ended = ended or done.returncode
             broken = f"\n\nended with {done.returncode}" if done.returncode else ""
@@ -71,7 +77,6 @@ def _arguments(name: str, world: Path, options: argparse.Namespace) -> list[str]
         "--seconds": options.seconds,
         "--rounds": options.rounds,
         "--out": options.out / name,
-        "--json": options.out / f"{name}.json",
     }
     if '"--world"' in text:
         given |= {"--world": world, "--customers": options.customers}

@@ -21,7 +21,7 @@ from naive import WORLD
 from world import World
 
 HERE = Path(__file__).resolve().parent
-READY_SECONDS = 240.0
+READY_SECONDS = 600.0
 Body = Callable[[str], object]
 
 
@@ -190,9 +190,7 @@ class Shelf:
             name,
             "/v1/decide",
             lambda customer_id: {"customer_id": customer_id},
-            lambda port: [
-                *(sys.executable, "-m", "training.cli", "serve", "--port", str(port), "--workers", str(workers)),
-            ],
+            lambda port: [sys.executable, HERE / "serve_ours.py", str(port), str(workers)],
             environment,
             f"nextbest serve, {workers} worker{'s, PostgreSQL' if workers > 1 else ', SQLite'}: rules, propensity, "
             "texts, durable record",

@@ -32,13 +32,13 @@ NOW = datetime(2026, 1, 5, 4, tzinfo=UTC)
 FEW, MANY = 20, 600
 """Events on a timeline."""
 CUSTOMERS = 60
-MOST_STATEMENTS = 18
+MOST_STATEMENTS = 10
 """Of SQL, for a decision and its record: 1 of the online store, its snapshot around it, what the ledger knows of the
 customer, and what the record writes. Lower it when there are fewer."""
-MOST_CALLS = 30_000
+MOST_CALLS = 3_000
 """Of functions, for 120 actions. Lower it when there are fewer."""
-MORE = 1.02
-"""A longer history may be other numbers, and they take other branches; it may not be a loop over more."""
+MORE = 1.1
+"""Other numbers take other branches, and contacts of the caps' days are counted; a loop over all events is far more."""
 
 
 class Profile:
