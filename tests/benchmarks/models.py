@@ -49,9 +49,8 @@ def compare(m: int, trees: int, lleaves: Path | None) -> None:
     kernel()
     began = time.process_time()
     walk = compiled(booster, WIDTH, DEPTH, prior)
-    print(
-        f"{m} candidates, {booster.num_trees()} trees: compiled and proved in {time.process_time() - began:.2f} s of CPU"
-    )
+    seconds = time.process_time() - began
+    print(f"{m} candidates, {booster.num_trees()} trees: compiled and proved in {seconds:.2f} s of CPU")
     everybody = np.zeros(m, np.int64), np.arange(m)
     lines = [pair_matrix(customer[i : i + 1], candidates[i : i + 1], prior, *everybody) for i in range(CUSTOMERS)]
     ways: dict[str, Callable[[int], Any]] = {
@@ -70,9 +69,9 @@ def compare(m: int, trees: int, lleaves: Path | None) -> None:
             times[name].append(time.perf_counter() - began)
         np.testing.assert_array_equal(said["compiled"], said["LightGBM"])
     base = np.median(times["compiled"])
-    for name, seconds in times.items():
-        low, middle, high = np.quantile(np.array(seconds) * 1e6, (0.1, 0.5, 0.9))
-        print(f"  {name:9} {middle:9.1f} µs [{low:.1f}, {high:.1f}]   {np.median(seconds) / base:6.2f} × compiled")
+    for name, taken in times.items():
+        low, middle, high = np.quantile(np.array(taken) * 1e6, (0.1, 0.5, 0.9))
+        print(f"  {name:9} {middle:9.1f} µs [{low:.1f}, {high:.1f}]   {np.median(taken) / base:6.2f} × compiled")
 
 
 def learned(m: int, trees: int) -> tuple[Any, Any, Any, lightgbm.Booster]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -13,8 +17,11 @@ from hypothesis import strategies as st
 
 from features.schema import Float32, Float64
 from serving.booster_text import NotCompiled, read_trees, turning
+from serving.choice import ChoiceModel
+from serving.compiled import Compiled
 from serving.compiled_trees import TreeWalk, compiled
-from serving.scorers import pair_matrix
+from serving.network import TorchScorer
+from serving.scorers import LightGBMScorer, pair_matrix
 
 WIDTH, DEPTH = 6, 3
 
