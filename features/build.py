@@ -23,6 +23,7 @@ from features.arrow import Column, column_of, kernels, table_of
 from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import NotBuilt
 from features.home import FEATURES_VERSION, Build, Home
+from features.online_states import holds
 from features.packing import key_column, layout, microseconds, seconds
 from features.progress import SILENT, Progress
 from features.schema import View
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
 _ROW_GROUP = 100_000
 
 
-def build_features(directory: Path, home: Home, progress: Progress = SILENT, served: pa.Table | None = None) -> Build:
+def build_features(
+    directory: Path, home: Home, progress: Progress = SILENT, served: pa.Table | None = None, online: str = ""
+) -> Build:
     """Check and import the tables in `directory`, compute all feature views, and make them current in `home`.
 
     served: events of the home's ledger (`features.served.SERVED_SCHEMA`), which join the bank's timeline.
+    online: URL of the Redis server that answers online; empty: a file of the build does.
 
     Raises BankDataError, with every problem found and nothing written, where the tables break the input format.
     """
@@ -50,12 +54,16 @@ def build_features(directory: Path, home: Home, progress: Progress = SILENT, ser
     build = Build(home.builds / fingerprint[:16], fingerprint, wanted, data_end(bank))
     with _only_one(home):
         if not is_complete(build):
-            make_build(build, bank, state_tables(bank), progress)
+            make_build(build, bank, state_tables(bank), progress, online)
+        elif not holds(build, online):
+            bring_online(build, progress, online)
         home.use(build)
     return Build.open(build.folder)
 
 
-def make_build(build: Build, bank: Bank, states: Iterable[tuple[View, pa.Table]], progress: Progress) -> None:
+def make_build(
+    build: Build, bank: Bank, states: Iterable[tuple[View, pa.Table]], progress: Progress, online: str = ""
+) -> None:
     """Make the build in its folder, from nothing; the marker is written last."""
     from features.importing import write_bank
 
@@ -64,11 +72,18 @@ def make_build(build: Build, bank: Bank, states: Iterable[tuple[View, pa.Table]]
     with progress.step("import the tables"):
         write_bank(bank, build.bank_folder)
     store_states(build, states, progress)
+    bring_online(build, progress, online)
+
+
+def bring_online(build: Build, progress: Progress, online: str = "") -> None:
+    """Bring the build's newest states into its online store, and mark it complete."""
+    if not online:
+        build.unmark()  # a file that is there in part looks like a whole one; a server marks what is whole
     with progress.step("load Feast"):
         from features import store
     with progress.step("apply the definitions to Feast"):
-        store.apply(build)
-    store.materialise(build, build.data_end, progress)
+        store.apply(build, online)
+    store.materialise(build, build.data_end, progress, online)
     build.mark_complete()
 
 
@@ -91,9 +106,21 @@ def store_states(build: Build, states: Iterable[tuple[View, pa.Table]], progress
         for view, table in states:
             source = source_table(view, table)
             if view.name not in written:
-                written[view.name] = files.enter_context(pq.ParquetWriter(build.view_path(view), source.schema))
+                written[view.name] = files.enter_context(_writer(build.view_path(view), view, source.schema))
             written[view.name].write_table(source, row_group_size=_ROW_GROUP)
             advance(1)
+
+
+def _writer(path: Path, view: View, schema: pa.Schema) -> pq.ParquetWriter:
+    """A file of states. Numbers lie byte by byte, which makes them small without dictionaries that cost twice as much.
+
+    Only keys and texts repeat enough for a dictionary; DuckDB, Spark and Arrow read all of it.
+    """
+    numbers = [at_column(view), *view.numbers]
+    repeating = [key_column(view), *view.texts]
+    return pq.ParquetWriter(
+        path, schema, compression="lz4", use_dictionary=repeating, use_byte_stream_split=numbers, version="2.6"
+    )
 
 
 def source_table(view: View, table: pa.Table) -> pa.Table:

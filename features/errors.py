@@ -6,6 +6,7 @@ NextbestError
 │   ├── NotBuilt        a command needs features that were never built
 │   └── NoSuchModel     the registry has no such model (an ArtefactError too: serving degrades)
 ├── ArtefactError   a model artefact is damaged or does not fit these features
+├── StoreUnavailable  an online store on a server does not answer
 └── GateRefused     a gate said no: exit code 3
 """
 
@@ -44,6 +45,10 @@ class NotBuilt(InputError):
 
 class ArtefactError(NextbestError):
     """A model artefact that is damaged, or was trained on other feature rows than these."""
+
+
+class StoreUnavailable(NextbestError):
+    """An online store on a server does not answer. Nothing is known of any customer then, consent least of all."""
 
 
 class NoSuchModel(ArtefactError, InputError):

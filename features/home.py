@@ -8,7 +8,7 @@ home/
     bank/               the imported copy of the bank's tables and catalogue
     views/<view>.parquet  customer states over time: Feast's offline source
     feast/registry.db   Feast's definitions
-    online.db           newest states, packed
+    online.db           newest states, packed; not where they are on a Redis server
     complete.json       written last: a folder without it is a build that was interrupted
 """
 
@@ -86,6 +86,10 @@ class Build:
             "views": [_view_to_json(view) for view in self.views],
         }
         replace_text(self.folder / _MARKER, json.dumps(marker, indent=1, ensure_ascii=False))
+
+    def unmark(self) -> None:
+        """Remove the marker: from now on the build counts as interrupted."""
+        (self.folder / _MARKER).unlink(missing_ok=True)
 
     @classmethod
     def open(cls, folder: Path) -> Build:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,19 +28,36 @@ from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.saved_dataset import SavedDatasetStorage
 
-from features.arrow import Column
+from features.arrow import Column, table_of
 from features.asof import Asked, Source, rows_that_count
 from features.errors import InputError
 from features.fetch import fetch
 from features.schema import Bool, Int64
-
-_TIME = pa.timestamp("us", "UTC")
 
 
 class PointInTimeOfflineStoreConfig(DuckDBOfflineStoreConfig):
     """`offline_store` in `feature_store.yaml`."""
 
     type: Literal["features.offline.PointInTimeOfflineStore"] = "features.offline.PointInTimeOfflineStore"
+
+
+@dataclass(frozen=True)
+class Spine:
+    """A spine of n rows as Arrow; at: int64 [n], its moments [µs since 1970 UTC], which are in the column `time`."""
+
+    table: pa.Table
+    time: str
+    at: Int64
+    between: tuple[datetime, datetime]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> Spine:
+        """The spine that a caller of Feast passes; moments may be texts, and without a zone they are UTC."""
+        time = infer_event_timestamp_from_entity_df(dict(zip(frame.columns, frame.dtypes, strict=True)))
+        moments = pd.to_datetime(frame[time], utc=True)
+        table = pa.Table.from_pandas(frame.assign(**{time: moments}), preserve_index=False)
+        at = moments.dt.as_unit("us").astype(np.int64).to_numpy()
+        return cls(table.replace_schema_metadata(None), time, at, (moments.min(), moments.max()))
 
 
 @dataclass(frozen=True)
@@ -69,10 +87,11 @@ class PointInTimeOfflineStore(DuckDBOfflineStore):
         """A job whose rows are those of `entity_df`, each once and in its order, with the features known then."""
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         if isinstance(entity_df, pd.DataFrame) and not on_demand:
-            options = (entity_df, feature_refs, full_feature_names, filter_by_created_timestamp)
+            spine = Spine.of(entity_df)
+            options = (spine, feature_refs, full_feature_names, filter_by_created_timestamp)
             wanted = [want for view in feature_views if (want := _wanted(view, *options))]
             if len(wanted) == len(feature_views):
-                return PointInTimeJob(entity_df, wanted, feature_refs, full_feature_names, str(config.repo_path))
+                return PointInTimeJob(spine, wanted, feature_refs, full_feature_names, str(config.repo_path))
         return DuckDBOfflineStore.get_historical_features(
             config,
             feature_views,
@@ -89,19 +108,16 @@ class PointInTimeJob(RetrievalJob):
     """The rows of a spine with their features; joined when they are first asked for."""
 
     def __init__(
-        self, spine: pd.DataFrame, wanted: Sequence[Wanted], refs: list[str], full_feature_names: bool, repo: str
+        self, spine: Spine, wanted: Sequence[Wanted], refs: list[str], full_feature_names: bool, repo: str
     ) -> None:
         super().__init__()
+        self._spine = spine
         self._wanted = wanted
         self._full_feature_names = full_feature_names
         self._repo = repo
-        time = infer_event_timestamp_from_entity_df(dict(zip(spine.columns, spine.dtypes, strict=True)))
-        moments = pd.to_datetime(spine[time], utc=True)
-        self._spine = spine.assign(**{time: moments})
-        self._at = moments.dt.as_unit("us").astype(np.int64).to_numpy()
-        keys = [column for column in spine.columns if column != time]
-        self._metadata = RetrievalMetadata(refs, keys, moments.min(), moments.max())
-        taken = [name for want in wanted for name in want.names if name in spine.columns]
+        keys = [column for column in spine.table.column_names if column != spine.time]
+        self._metadata = RetrievalMetadata(refs, keys, *spine.between)
+        taken = [name for want in wanted for name in want.names if name in spine.table.column_names]
         if taken:
             raise InputError(
                 f"a spine must not have columns named like features, however it has {taken}; rename them, or ask with "
@@ -110,14 +126,13 @@ class PointInTimeJob(RetrievalJob):
 
     @cached_property
     def _table(self) -> pa.Table:
-        spine = pa.Table.from_pandas(self._spine, preserve_index=False).replace_schema_metadata(None)
-        asked: dict[str, Asked] = {}
+        spine = self._spine.table
+        keys = {want.key for want in self._wanted}
+        asked = {key: Asked.of(spine.column(key), self._spine.at) for key in keys}
         columns = dict(zip(spine.column_names, spine.columns, strict=True))
         for want in self._wanted:
-            if want.key not in asked:
-                asked[want.key] = Asked.of(spine.column(want.key), self._at)
             columns |= _joined(want, asked[want.key], spine.num_rows)
-        return pa.table(columns)
+        return table_of(columns)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         return self._table
@@ -145,7 +160,7 @@ class PointInTimeJob(RetrievalJob):
 
 
 def _wanted(
-    view: FeatureView, spine: pd.DataFrame, refs: Sequence[str], full_feature_names: bool, known_only: bool
+    view: FeatureView, spine: Spine, refs: Sequence[str], full_feature_names: bool, known_only: bool
 ) -> Wanted | None:
     """What is asked of `view`; None where Feast's own store has to answer."""
     source = view.batch_source
@@ -158,8 +173,9 @@ def _wanted(
     [(key, spine_key)] = keys.items()
     schema = pq.read_schema(path)
     created = source.created_timestamp_column or None
-    times = {schema.field(time).type for time in (source.timestamp_field, created) if time}
-    if not times <= {_TIME, pa.timestamp("us")} or not _comparable(schema.field(key).type, spine[spine_key]):
+    times = [schema.field(time).type for time in (source.timestamp_field, created) if time]
+    exact = all(pa.types.is_timestamp(time) and time.unit == "us" and time.tz for time in times)
+    if not exact or not _comparable(schema.field(key).type, spine.table.column(spine_key).type):
         return None
     prefix = view.projection.name_to_use()
     features = [ref.split(":")[1] for ref in refs if ref.startswith(f"{prefix}:")]
@@ -169,12 +185,11 @@ def _wanted(
     return Wanted(rule, spine_key, features, names)
 
 
-def _comparable(kind: pa.DataType, keys: pd.Series[Any]) -> bool:
+def _comparable(source: pa.DataType, spine: pa.DataType) -> bool:
     """Whether keys of a source and of a spine are of one kind, so that equal ones are equal whoever compares them."""
-    told = pd.api.types.infer_dtype(keys, skipna=True)
-    return (pa.types.is_string(kind) and told in ("string", "empty")) or (
-        pa.types.is_integer(kind) and pd.api.types.is_integer_dtype(keys)
-    )
+    if pa.types.is_integer(source) and pa.types.is_integer(spine):
+        return bool(source.bit_width <= spine.bit_width)
+    return all(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in (source, spine))
 
 
 def _joined(want: Wanted, asked: Asked, n: int) -> dict[str, Column]:

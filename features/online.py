@@ -1,82 +1,65 @@
-"""Feast plug-ins, named by class path in `feature_store.yaml`: the packed online store and its batch engine.
+"""Feast plug-ins, named by class path in `feature_store.yaml`: the packed online stores and their batch engine.
 
-With them Feast's own calls (`materialize`, `get_online_features`, `write_to_online_store`) work on the same file that
-`features.packed.OnlineStates` reads. Feast does not enforce a view's ttl online, and neither does this store: what a
-state is worth at some moment is decided by the row builder; a user of Feast's SDK has `<view>__at` to decide by.
+With them Feast's own calls (`materialize`, `get_online_features`, `write_to_online_store`) work on the same rows that
+`features.online_states` reads. Feast does not enforce a view's ttl online, and neither do these stores: what a state is
+worth at some moment is decided by the row builder; a user of Feast's SDK has `<view>__at` to decide by.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import ibis
+import numpy as np
 import pyarrow as pa
-from feast import Entity, FeatureView, RepoConfig
+from feast import Entity, FeatureService, FeatureView, RepoConfig, utils
 from feast.infra.common.materialization_job import (
     MaterializationJob,
     MaterializationJobStatus,
     MaterializationTask,
 )
 from feast.infra.compute_engines.base import ComputeEngine
+from feast.infra.offline_stores.ibis import IbisRetrievalJob
+from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.registry.base_registry import BaseRegistry
+from feast.online_response import OnlineResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
-from feast.types import Float64, String
 
+from features import redis_states
 from features.arrow import kernels
 from features.asof import newest_of_keys
-from features.build import at_column
-from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from features.columns import CUSTOMER_ID
 from features.errors import InputError
-from features.packed import OnlineStates, define, forget
-from features.packing import key_column
-from features.schema import MARKET_ID, MARKET_KEY, Column, State, View
+from features.online_answer import Answer, Plan, keys_of, plan_of
+from features.online_rows import Read, Written, key_of, row_of, table_of, view_of
+from features.packed import OnlineStates, PackedStates, define, forget
+from features.redis_states import RedisStates
+from features.schema import MARKET_ID, State, States, View
 
-Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
-Read = tuple[datetime | None, dict[str, Value] | None]
-
-_KINDS: Mapping[Any, Literal["number", "text"]] = {Float64: "number", String: "text"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _TIME = pa.timestamp("us", "UTC")
+_ROWS_PER_BLOCK = 65_536
+_PLANS = 100
 
 
-def view_of(feature_view: FeatureView) -> View:
-    """Our view behind a Feast view; raises InputError for one that the packed store cannot hold."""
-    keys = feature_view.join_keys
-    other = [field.name for field in feature_view.features if field.dtype not in _KINDS]
-    if len(keys) != 1 or other:
-        raise InputError(
-            "the packed online store holds views with one string key and Float64 or String features, however view "
-            f"{feature_view.name!r} has keys {keys} and other types in {other}; cast them in features.views"
-        )
-    columns = tuple(
-        Column(field.name, _KINDS[field.dtype])
-        for field in feature_view.features
-        if field.name != f"{feature_view.name}__at"
-    )
-    entity: Literal["customer", "market"] = "market" if keys[0] == MARKET_KEY else "customer"
-    return View(feature_view.name, entity, feature_view.ttl or timedelta(0), columns)
-
-
-class PackedOnlineStoreConfig(FeastConfigBaseModel):
-    """`online_store` in `feature_store.yaml`."""
-
-    type: Literal["features.online.PackedOnlineStore"] = "features.online.PackedOnlineStore"
-    path: str
-    """Absolute path of the SQLite file."""
-
-
-class PackedOnlineStore(OnlineStore):
-    """Feast's online store interface over one packed file."""
+class PackedStore(OnlineStore):
+    """Feast's online store interface over packed rows, wherever they are."""
 
     def __init__(self) -> None:
-        self._states: dict[tuple[str, View], OnlineStates] = {}
+        self._states: dict[tuple[str, ...], tuple[tuple[View, ...], PackedStates]] = {}
+        self._plans: dict[int, tuple[object, Plan | None]] = {}
+
+    @abstractmethod
+    def _place(self, config: RepoConfig) -> tuple[str, ...]:
+        """Where the rows are."""
+
+    @abstractmethod
+    def _open(self, config: RepoConfig, views: Sequence[View]) -> PackedStates:
+        """The states of some views."""
 
     def online_write_batch(
         self,
@@ -87,14 +70,14 @@ class PackedOnlineStore(OnlineStore):
     ) -> None:
         """Write rows given as protobuf values (small writes through Feast's SDK)."""
         view = view_of(table)
-        self.write_arrow(config, table, _table(view, data))
+        self._states_of(config, view).write(view, table_of(view, data))
         if progress:
             progress(len(data))
 
-    def write_arrow(self, config: RepoConfig, table: FeatureView, states: pa.Table) -> None:
-        """Write an Arrow table of states in bulk."""
+    def load(self, config: RepoConfig, table: FeatureView, blocks: Iterable[pa.Table]) -> None:
+        """Write the states of all keys of a view, in blocks."""
         view = view_of(table)
-        self._open(config, view).write(view, states)
+        self._states_of(config, view).load(view, blocks)
 
     def online_read(
         self,
@@ -105,12 +88,67 @@ class PackedOnlineStore(OnlineStore):
     ) -> list[Read]:
         """Event time and values of each key; (None, None) for a key without a row; missing values are empty."""
         view = view_of(table)
-        states = self._open(config, view)
-        keys = [_key(entity_key) for entity_key in entity_keys]
-        state = states.read(keys)[view.name]
-        names = requested_features or [field.name for field in table.features]
-        known = [view.entity == "customer" or key == MARKET_ID for key in keys]
-        return [_row(view, state, index, names) if known[index] else (None, None) for index in range(len(keys))]
+        keys = [key_of(entity_key) for entity_key in entity_keys]
+        return _rows(view, keys, self._states_of(config, view).read(keys)[view.name], requested_features, table)
+
+    def get_online_features(
+        self,
+        config: RepoConfig,
+        features: list[str] | FeatureService,
+        entity_rows: Any,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        include_feature_view_version_metadata: bool = False,
+    ) -> OnlineResponse:
+        """What Feast answers, read in one round trip; what is asked by more than plain keys, Feast answers itself."""
+        given = (features, entity_rows, registry, project, full_feature_names, include_feature_view_version_metadata)
+        context = utils._get_cached_request_context(registry, project, features, full_feature_names)
+        plan = self._plan(context, full_feature_names)
+        keys = keys_of(plan, features, entity_rows) if plan and not include_feature_view_version_metadata else None
+        if not plan or not keys:
+            return super().get_online_features(config, *given)
+        customers = keys.get(CUSTOMER_ID) or [""]
+        states = self._states_of(config, *plan.views).read(customers)
+        # Feast's own response, where it is asked for, is of the very states that were read.
+        again = _Again(customers, states)
+        return Answer(plan.columns(keys, states), lambda: again.get_online_features(config, *given))
+
+    def _plan(self, context: Sequence[Any], full_feature_names: bool) -> Plan | None:
+        """The plan of a request; Feast resolves equal requests once and gives the same list of views then."""
+        resolved = context[5]
+        held = self._plans.get(id(resolved))
+        if held is None or held[0] is not resolved:
+            if len(self._plans) > _PLANS:
+                self._plans.clear()
+            held = self._plans[id(resolved)] = resolved, plan_of(context, full_feature_names)
+        return held[1]
+
+    def _states_of(self, config: RepoConfig, *views: View) -> PackedStates:
+        """The states of some views, opened once."""
+        key = (*self._place(config), *(view.name for view in views))
+        held = self._states.get(key)
+        if held is None or held[0] != views:
+            held = self._states[key] = views, self._open(config, views)
+        return held[1]
+
+
+class PackedOnlineStoreConfig(FeastConfigBaseModel):
+    """`online_store` in `feature_store.yaml`: a file."""
+
+    type: Literal["features.online.PackedOnlineStore"] = "features.online.PackedOnlineStore"
+    path: str
+    """Absolute path of the SQLite file."""
+
+
+class PackedOnlineStore(PackedStore):
+    """Packed rows in one SQLite file."""
+
+    def _place(self, config: RepoConfig) -> tuple[str, ...]:
+        return (config.online_store.path,)
+
+    def _open(self, config: RepoConfig, views: Sequence[View]) -> PackedStates:
+        return OnlineStates(Path(config.online_store.path), views)
 
     def update(
         self,
@@ -122,7 +160,7 @@ class PackedOnlineStore(OnlineStore):
         partial: bool,
     ) -> None:
         """Make room for the views that are applied; rows of deleted or changed views are dropped."""
-        path = _path(config)
+        path = Path(config.online_store.path)
         define(path, [view_of(table) for table in tables_to_keep])
         forget(path, [table.name for table in tables_to_delete])
         self._states.clear()
@@ -131,13 +169,77 @@ class PackedOnlineStore(OnlineStore):
         """Remove the file."""
         self._states.clear()
         for suffix in ("", "-wal", "-shm"):
-            Path(f"{_path(config)}{suffix}").unlink(missing_ok=True)
+            Path(f"{config.online_store.path}{suffix}").unlink(missing_ok=True)
 
-    def _open(self, config: RepoConfig, view: View) -> OnlineStates:
-        key = (str(_path(config)), view)
-        if key not in self._states:
-            self._states[key] = OnlineStates(_path(config), [view])
-        return self._states[key]
+
+class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):
+    """`online_store` in `feature_store.yaml`: a Redis server."""
+
+    type: Literal["features.online.PackedRedisOnlineStore"] = "features.online.PackedRedisOnlineStore"
+    url: str
+    """redis://user:password@host:port/database, or rediss:// or unix://."""
+    prefix: str
+    """What all keys begin with: another one for each build, so that one is made while another is read."""
+
+
+class PackedRedisOnlineStore(PackedStore):
+    """Packed rows on a Redis server."""
+
+    def _place(self, config: RepoConfig) -> tuple[str, ...]:
+        return config.online_store.url, config.online_store.prefix
+
+    def _open(self, config: RepoConfig, views: Sequence[View]) -> PackedStates:
+        return RedisStates(config.online_store.url, config.online_store.prefix, views)
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,
+    ) -> None:
+        """Make room for the views that are applied; rows of deleted or changed views are dropped."""
+        store = config.online_store
+        redis_states.define(store.url, store.prefix, [view_of(table) for table in tables_to_keep])
+        redis_states.forget(store.url, store.prefix, [table.name for table in tables_to_delete])
+        self._states.clear()
+
+    def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
+        """Remove all keys with the prefix."""
+        self._states.clear()
+        redis_states.remove(config.online_store.url, config.online_store.prefix)
+
+
+class _Again(OnlineStore):
+    """Reads, as Feast does, states that were read before."""
+
+    def __init__(self, customers: Sequence[str], states: States) -> None:
+        self._place_of = {customer: place for place, customer in enumerate(customers)}
+        self._states = states
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[Read]:
+        """As the store itself."""
+        view, keys = view_of(table), [key_of(entity_key) for entity_key in entity_keys]
+        market = view.entity == "market"
+        places = np.array([0 if market else self._place_of[key] for key in keys], np.int64)
+        return _rows(view, keys, self._states[view.name].take(places), requested_features, table)
+
+    def online_write_batch(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    def update(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError
 
 
 class ArrowBatchEngineConfig(FeastConfigBaseModel):
@@ -147,7 +249,7 @@ class ArrowBatchEngineConfig(FeastConfigBaseModel):
 
 
 class ArrowBatchEngine(ComputeEngine):
-    """Materialises the newest rows of the offline store as one Arrow table: no protobuf value per cell."""
+    """Materialises the newest rows of the offline store as Arrow tables: no protobuf value per cell."""
 
     def update(self, *_: Any, **__: Any) -> None:
         """Nothing to prepare."""
@@ -158,20 +260,21 @@ class ArrowBatchEngine(ComputeEngine):
     def _materialize_one(self, registry: BaseRegistry, task: MaterializationTask, **_: Any) -> MaterializationJob:
         name = f"{task.feature_view.name}-{task.end_time.isoformat()}"
         try:
-            if not isinstance(self.online_store, PackedOnlineStore):
+            if not isinstance(self.online_store, PackedStore):
                 raise InputError(
-                    "the batch engine features.online.ArrowBatchEngine writes to features.online.PackedOnlineStore, "
-                    f"however the online store is {type(self.online_store).__name__}; use batch_engine: local with it"
+                    "the batch engine features.online.ArrowBatchEngine writes to features.online.PackedOnlineStore or "
+                    f"PackedRedisOnlineStore, however the online store is {type(self.online_store).__name__}; use "
+                    "batch_engine: local with it"
                 )
-            self.online_store.write_arrow(self.repo_config, task.feature_view, self._newest(registry, task))
+            self.online_store.load(self.repo_config, task.feature_view, self._newest(task))
         except Exception as error:  # Feast raises what a job reports
             return _Done(name, error)
         return _Done(name, None)
 
-    def _newest(self, registry: BaseRegistry, task: MaterializationTask) -> pa.Table:
-        """Per key, the newest state that had happened and was known by the task's end."""
+    def _newest(self, task: MaterializationTask) -> Iterator[pa.Table]:
+        """Per key, the newest state that had happened and was known by the task's end; in blocks."""
         feature_view, source = task.feature_view, task.feature_view.batch_source
-        newest: pa.Table = self.offline_store.pull_latest_from_table_or_query(
+        job = self.offline_store.pull_latest_from_table_or_query(
             config=self.repo_config,
             data_source=source,
             join_key_columns=feature_view.join_keys,
@@ -180,18 +283,46 @@ class ArrowBatchEngine(ComputeEngine):
             created_timestamp_column=source.created_timestamp_column,
             start_date=task.start_time,
             end_date=task.end_time,
-        ).to_arrow()
-        if not source.created_timestamp_column:
-            return newest
+        )
+        for newest in _blocks(job, feature_view.join_keys[0]):
+            yield self._known(task, newest) if source.created_timestamp_column else newest
+
+    def _known(self, task: MaterializationTask, newest: pa.Table) -> pa.Table:
+        """The newest states, without those that became known later than the task's end.
+
+        Feast's pull has no cut-off by created time. A key whose newest state was not known yet may have an older one
+        that was: these few keys are looked up in the source.
+        """
+        key, source = task.feature_view.join_keys[0], task.feature_view.batch_source
         created, end = newest.column(source.created_timestamp_column), pa.scalar(task.end_time, _TIME)
         early = kernels.fill_null(kernels.greater(created.cast(_TIME), end), False)
         if not kernels.any(early).as_py():
             return newest
-        # Feast's pull has no cut-off by created time. A key whose newest state was not known yet may have an older one
-        # that was: these few keys are looked up in the source.
-        keys = newest.filter(early).column(feature_view.join_keys[0])
-        known = newest_of_keys(Path(source.path), feature_view.join_keys[0], keys, task.end_time, newest.column_names)
+        keys = newest.filter(early).column(key)
+        known = newest_of_keys(Path(source.path), key, keys, task.end_time, newest.column_names)
         return pa.concat_tables([newest.filter(kernels.invert(early)), known.cast(newest.schema)])
+
+
+def _rows(view: View, keys: list[str], state: State, wanted: list[str] | None, table: FeatureView) -> list[Read]:
+    """The states of some keys as Feast reads them."""
+    names = wanted or [field.name for field in table.features]
+    known = [view.entity == "customer" or key == MARKET_ID for key in keys]
+    return [row_of(view, state, index, names) if known[index] else (None, None) for index in range(len(keys))]
+
+
+def _blocks(job: RetrievalJob, key: str) -> Iterator[pa.Table]:
+    """What a job finds, in the order of the keys: the stores lay them side by side.
+
+    From DuckDB it comes in blocks, and DuckDB spills what it sorts: memory does not grow with the customers.
+    """
+    if isinstance(job, IbisRetrievalJob):
+        # What ibis 12 has for this (to_pyarrow_batches) calls what DuckDB 2 has no longer.
+        ordered = job.table.order_by(key)
+        backend = ibis.get_backend(ordered)
+        for batch in backend.con.sql(backend.compile(ordered)).to_arrow_reader(_ROWS_PER_BLOCK):
+            yield pa.Table.from_batches([batch])
+    else:
+        yield job.to_arrow().sort_by(key)
 
 
 class _Done(MaterializationJob):
@@ -216,60 +347,3 @@ class _Done(MaterializationJob):
 
     def url(self) -> str | None:
         return None
-
-
-def _row(view: View, state: State, index: int, names: Sequence[str]) -> Read:
-    """One key's state as Feast reads it."""
-    at = float(state.at[index])
-    if math.isnan(at):
-        return None, None
-    values: dict[str, float | str | None] = {at_column(view): at}
-    values |= zip(view.numbers, state.numbers[index].tolist(), strict=True)
-    values |= zip(view.texts, state.texts[index], strict=True)
-    return _EPOCH + round(at * 1e6) * _MICROSECOND, {name: _value(values[name]) for name in names}
-
-
-def _value(value: float | str | None) -> Value:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return Value()
-    return Value(string_val=value) if isinstance(value, str) else Value(double_val=value)
-
-
-def _table(view: View, data: Sequence[Written]) -> pa.Table:
-    """Rows of protobuf values as the Arrow table that the packed store writes."""
-    columns: dict[str, pa.Array] = {
-        key_column(view): pa.array([_key(key) for key, _, _, _ in data], pa.string()),
-        EVENT_TIMESTAMP: pa.array([_utc(event) for _, _, event, _ in data], _TIME),
-        CREATED_TIMESTAMP: pa.array([_utc(created or event) for _, _, event, created in data], _TIME),
-    }
-    kinds = {"number": pa.float64(), "text": pa.string()}
-    for column in view.columns:
-        if any(column.name not in values for _, values, _, _ in data):
-            raise InputError(
-                f"a write to view {view.name!r} must give all its features, however {column.name!r} is missing"
-            )
-        columns[column.name] = pa.array([_plain(values[column.name]) for _, values, _, _ in data], kinds[column.kind])
-    return pa.table(columns)
-
-
-def _plain(value: Value) -> Any:
-    kind = value.WhichOneof("val")
-    return None if kind is None else getattr(value, kind)
-
-
-def _key(entity_key: EntityKey) -> str:
-    [value] = entity_key.entity_values
-    if value.WhichOneof("val") != "string_val":
-        raise InputError(
-            f"keys of the packed online store are strings, however one is {_plain(value)!r}; pass it as text"
-        )
-    return str(value.string_val)
-
-
-def _utc(time: datetime) -> datetime:
-    """Feast passes times without a zone and means UTC."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-
-
-def _path(config: RepoConfig) -> Path:
-    return Path(config.online_store.path)

@@ -1,4 +1,4 @@
-"""The packed online store: one SQLite row per feature view and key, read without Feast and without pandas.
+"""The packed online stores, read without Feast and without pandas; this one is a SQLite file.
 
 A row holds the newest state of one key in one view (`features.packing`). `layouts` keeps, per view, the columns that
 its rows were written with and their fingerprint: a reader that expects other columns is refused when it opens the file,
@@ -8,15 +8,19 @@ Expiry is *not* applied here: a state older than its view's `ttl` comes back wit
 builder (`features.assemble`) treats it as unknown, so that both paths follow one rule at the moment of the question.
 
 One process writes at a time; readers never wait and never fail meanwhile (write-ahead log, one snapshot per read).
+The rows of all views of a customer lie side by side: a decision reads a page or two, however many customers there are.
 """
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +29,14 @@ from features.errors import ArtefactError, NotBuilt
 from features.packing import Unpacking, fingerprint, layout, pack
 from features.schema import MARKET_ID, State, States, View
 
+Row: TypeAlias = tuple[int, str, int, bytes, str | None]
+"""A packed row as it is read: number of its view, key, event time (microseconds since 1970 UTC), numbers, texts."""
+
 _KEYS_PER_QUERY = 8_192  # SQLite binds at most 32,766 values to one statement
 _ROWS_PER_BLOCK = 65_536
 _BUSY_SECONDS = 30.0
+_MAPPED_BYTES = 1 << 30
+"""Of the file, read through the system's own cache, which all threads and processes share."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS layouts (
@@ -35,7 +44,7 @@ CREATE TABLE IF NOT EXISTS layouts (
 );
 CREATE TABLE IF NOT EXISTS states (
     view_id INTEGER NOT NULL, key TEXT NOT NULL, event_us INTEGER NOT NULL, created_us INTEGER NOT NULL,
-    numbers BLOB NOT NULL, texts TEXT, PRIMARY KEY (view_id, key)
+    numbers BLOB NOT NULL, texts TEXT, PRIMARY KEY (key, view_id)
 ) WITHOUT ROWID;
 """
 
@@ -43,7 +52,7 @@ CREATE TABLE IF NOT EXISTS states (
 # with one event time, the one that became known later wins. An equal pair is the same state, computed again.
 _UPSERT = """
 INSERT INTO states VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (view_id, key) DO UPDATE SET
+ON CONFLICT (key, view_id) DO UPDATE SET
     event_us = excluded.event_us, created_us = excluded.created_us,
     numbers = excluded.numbers, texts = excluded.texts
 WHERE (excluded.event_us, excluded.created_us) >= (states.event_us, states.created_us)
@@ -77,23 +86,14 @@ def forget(path: Path, names: Iterable[str]) -> None:
             _forget(connection, name)
 
 
-class OnlineStates:
-    """The newest states of every key of `views`, as materialised in the file at `path`.
+class PackedStates(ABC):
+    """The newest states of every key of `views`; a store says how their rows are fetched and written."""
 
-    Each thread that reads gets a read-only connection of its own. Raises NotBuilt where there is no such file and
-    ArtefactError where it is damaged or was written for other columns.
-    """
-
-    def __init__(self, path: Path, views: Sequence[View]) -> None:
-        if not path.is_file():
-            raise NotBuilt(f"there is no online store at {path}; build it with `nextbest features build DIR`")
-        self.path = path
-        self.views = tuple(views)
-        self._of_thread = threading.local()
-        self._ids = self._check_layouts()
-        self._market = {self._ids[view.name] for view in self.views if view.entity == "market"}
-        ids = ", ".join(str(number) for number in self._ids.values())
-        self._query = f"SELECT view_id, key, event_us, numbers, texts FROM states WHERE view_id IN ({ids}) AND key IN"
+    views: tuple[View, ...]
+    _ids: Mapping[str, int]
+    """View name → its number in the store."""
+    _market: frozenset[int]
+    """Numbers of the views of the market."""
 
     def read(self, customer_ids: Sequence[str]) -> States:
         """Newest states of n customers in their order; market states are the same for all of them.
@@ -114,42 +114,90 @@ class OnlineStates:
         for view in self.views:
             of_view = found[self._ids[view.name]]
             if view.entity == "market":
-                states[view.name] = of_view.state(view, 1).take(np.zeros(len(customer_ids), np.int64))
+                state = of_view.state(view, 1)
+                alone = len(customer_ids) == 1
+                states[view.name] = state if alone else state.take(np.zeros(len(customer_ids), np.int64))
             else:
                 state = of_view.state(view, len(places))
                 states[view.name] = state if place_of_row is None else state.take(place_of_row)
         return states
 
+    @abstractmethod
     def write(self, view: View, table: pa.Table) -> None:
-        """Write the states in `table` (key, event and created timestamps, the view's columns), all of them or none.
+        """Write the states in `table` (key, event and created timestamps, the view's columns).
 
         The guard applies: a row changes a key's state only where its (event, created) is not older than what is there.
+        Raises InputError, with nothing written, where a row has no key or no event time.
         """
+
+    @abstractmethod
+    def load(self, view: View, blocks: Iterable[pa.Table]) -> None:
+        """Write the states of all keys of `view`, as `write` does, block after block; best in the order of the keys."""
+
+    @abstractmethod
+    def _rows(self, keys: list[str]) -> Iterator[Row]:
+        """All views' rows of the customers `keys`, and the market's."""
+
+
+class OnlineStates(PackedStates):
+    """The states as they are in the file at `path`.
+
+    Each thread that reads gets a read-only connection of its own. Raises NotBuilt where there is no such file and
+    ArtefactError where it is damaged or was written for other columns.
+    """
+
+    def __init__(self, path: Path, views: Sequence[View]) -> None:
+        if not path.is_file():
+            raise NotBuilt(f"there is no online store at {path}; build it with `nextbest features build DIR`")
+        self.path = path
+        self.views = tuple(views)
+        self._of_thread = threading.local()
+        self._ids = self._check_layouts()
+        self._market = frozenset(self._ids[view.name] for view in self.views if view.entity == "market")
+        ids = ", ".join(str(number) for number in self._ids.values())
+        self._query = f"SELECT view_id, key, event_us, numbers, texts FROM states WHERE view_id IN ({ids}) AND key IN"
+
+    def write(self, view: View, table: pa.Table) -> None:
+        """Write the states in `table`, all of them or none."""
+        self.load(view, [table])
+
+    def load(self, view: View, blocks: Iterable[pa.Table]) -> None:
+        """Write the states of all blocks, all of them or none."""
         number = self._ids[view.name]
+        blocks = iter(blocks)
+        first = next(blocks, None)  # it may take long to compute: nobody else has to wait for it
         with _writing(self.path) as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
-            for start in range(0, table.num_rows, _ROWS_PER_BLOCK):
-                rows = pack(view, table.slice(start, _ROWS_PER_BLOCK))
-                connection.executemany(_UPSERT, ((number, *row) for row in rows))
+            for block in itertools.chain([] if first is None else [first], blocks):
+                for start in range(0, block.num_rows, _ROWS_PER_BLOCK):
+                    rows = pack(view, block.slice(start, _ROWS_PER_BLOCK))
+                    connection.executemany(_UPSERT, zip(itertools.repeat(number), *rows, strict=False))
 
-    def _rows(self, keys: list[str]) -> Iterator[tuple[int, str, int, bytes, str | None]]:
+    def _rows(self, keys: list[str]) -> Iterator[Row]:
         """All views' rows of `keys` and of the market, from one snapshot."""
         try:
             connection = self._connection()
+            if len(keys) < _KEYS_PER_QUERY:  # one query is one snapshot by itself
+                yield from connection.execute(self._asking(len(keys)), [*keys, MARKET_ID]).fetchall()
+                return
             connection.execute("BEGIN")
             try:
                 for start in range(0, len(keys), _KEYS_PER_QUERY - 1):
                     wanted = [*keys[start : start + _KEYS_PER_QUERY - 1], MARKET_ID]
-                    yield from connection.execute(f"{self._query} ({', '.join('?' * len(wanted))})", wanted)
+                    yield from connection.execute(self._asking(len(wanted) - 1), wanted)
             finally:
                 connection.rollback()
         except sqlite3.DatabaseError as error:
             raise ArtefactError(f"the online store {self.path} cannot be read ({error}); build it again") from error
 
+    def _asking(self, customers: int) -> str:
+        return f"{self._query} ({'?, ' * customers}?)"
+
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None:
             connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
+            connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")  # no call of the system per page
             self._of_thread.connection = connection
         return connection
 

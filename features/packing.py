@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -17,11 +17,8 @@ import pyarrow as pa
 
 from features.arrow import Column, kernels
 from features.columns import CREATED_TIMESTAMP, CUSTOMER_ID, EVENT_TIMESTAMP
-from features.errors import ArtefactError
+from features.errors import ArtefactError, InputError
 from features.schema import MARKET_KEY, Float64, Int64, State, View
-
-PackedRow: TypeAlias = tuple[str, int, int, bytes, str | None]
-"""Key, event time, created time, numbers, texts (None for a view without texts)."""
 
 _FLOAT64 = np.dtype("<f8")
 
@@ -60,22 +57,47 @@ def unknown(view: View, n: int) -> State:
     )
 
 
-def pack(view: View, table: pa.Table) -> Iterator[PackedRow]:
-    """The rows of a table of states (key, event and created timestamps, the view's columns), packed."""
+class Packed(NamedTuple):
+    """The rows of a block of states, as columns of n values each: what a store writes for each key."""
+
+    keys: Sequence[str]
+    events: Sequence[int]
+    """Microseconds since 1970 UTC, as `created`."""
+    created: Sequence[int]
+    numbers: Sequence[bytes]
+    texts: Sequence[str | None]
+    """None for a view without texts."""
+
+
+def check_keys(view: View, table: pa.Table) -> None:
+    """Refuse a table with a state of nobody, or of no time."""
+    nobody, never = (table.column(name).null_count for name in (key_column(view), EVENT_TIMESTAMP))
+    if nobody or never:
+        raise InputError(
+            f"every state of view {view.name!r} has a key and an event time, however of {table.num_rows} states "
+            f"{nobody} have no key and {never} no time; leave them out"
+        )
+
+
+def pack(view: View, table: pa.Table) -> Packed:
+    """The rows of a table of states (key, event and created timestamps, the view's columns), packed.
+
+    Raises InputError where a row has no key or no event time.
+    """
+    check_keys(view, table)
     n, width = table.num_rows, len(view.numbers)
-    event = table.column(EVENT_TIMESTAMP)
+    keys, event = table.column(key_column(view)), table.column(EVENT_TIMESTAMP)
     created = kernels.coalesce(table.column(CREATED_TIMESTAMP), event)
     numbers = np.empty((n, width), _FLOAT64)
     for index, name in enumerate(view.numbers):
         numbers[:, index] = table.column(name).cast(pa.float64()).to_numpy()
     raw, size = numbers.tobytes(), width * _FLOAT64.itemsize
-    blocks = (raw[start : start + size] for start in range(0, n * size, size)) if width else [b""] * n
-    texts: Iterable[str | None] = [None] * n
+    blocks = [raw[start : start + size] for start in range(0, n * size, size)] if width else [b""] * n
+    texts: Sequence[str | None] = [None] * n
     if view.texts:
         columns: list[list[Any]] = [table.column(name).to_pylist() for name in view.texts]
-        texts = (orjson.dumps(row).decode() for row in zip(*columns, strict=True))
-    keys = table.column(key_column(view)).to_pylist()
-    return zip(keys, microseconds(event).tolist(), microseconds(created).tolist(), blocks, texts, strict=True)
+        texts = [orjson.dumps(row).decode() for row in zip(*columns, strict=True)]
+    return Packed(keys.to_pylist(), microseconds(event).tolist(), microseconds(created).tolist(), blocks, texts)
 
 
 class Unpacking:
@@ -95,17 +117,21 @@ class Unpacking:
 
     def state(self, view: View, n: int) -> State:
         """The state of n entities; those that were given no row are unknown."""
-        state = unknown(view, n)
-        if not self._places:
-            return state
+        places, width = self._places, len(view.numbers)
+        if not places:
+            return unknown(view, n)
         block = np.frombuffer(b"".join(self._numbers), _FLOAT64)
-        if len(block) != len(self._places) * len(view.numbers):
+        if len(block) != len(places) * width:
             raise ArtefactError(
-                f"packed rows of view {view.name!r} must hold {len(view.numbers)} numbers each, however "
-                f"{len(self._places)} of them hold {len(block)}; the online store is damaged, build the features again"
+                f"packed rows of view {view.name!r} must hold {width} numbers each, however {len(places)} of them "
+                f"hold {len(block)}; the online store is damaged, build the features again"
             )
-        state.at[self._places] = seconds(np.array(self._events, np.int64))
-        state.numbers[self._places] = block.reshape(len(self._places), len(view.numbers))
+        texts = np.empty((len(places), len(view.texts)), dtype=object)
         if view.texts:
-            state.texts[self._places] = [orjson.loads(texts or "[]") for texts in self._texts]
+            texts[:] = [orjson.loads(texts or "[]") for texts in self._texts]
+        given = State(seconds(np.array(self._events, np.int64)), block.reshape(len(places), width), texts)
+        if places == list(range(n)):
+            return given
+        state = unknown(view, n)
+        state.at[places], state.numbers[places], state.texts[places] = given.at, given.numbers, given.texts
         return state

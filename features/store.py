@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from importlib import resources
@@ -26,29 +26,30 @@ from features.progress import SILENT, Progress
 _FIRST = datetime(1900, 1, 1, tzinfo=UTC)
 
 
-def feature_store(build: Build) -> FeatureStore:
+def feature_store(build: Build, online: str | None = "") -> FeatureStore:
     """Feast's own client of a build: registry, history and online features, over our stores.
 
-    The definitions are applied again where the home was moved, as they hold absolute paths.
+    online: URL of a Redis server; empty: the build's file; None: without online features. The definitions are applied
+    again where the home was moved, as they hold absolute paths.
     """
-    store = _client(build)
+    store = _client(build, online)
     paths = {view.name: view.batch_source.path for view in store.list_feature_views()}
     if any(paths.get(view.name) != str(build.view_path(view)) for view in build.views):
-        apply(build)
-        store = _client(build)
+        apply(build, online)
+        store = _client(build, online)
     return store
 
 
-def apply(build: Build) -> None:
+def apply(build: Build, online: str | None = "") -> None:
     """Register the build's definitions; what is registered already is brought up to date."""
     build.feast_folder.mkdir(parents=True, exist_ok=True)
     with _no_printing():
-        _client(build).apply(definitions(build))
+        _client(build, online).apply(definitions(build))
 
 
-def materialise(build: Build, until: datetime, progress: Progress = SILENT) -> None:
+def materialise(build: Build, until: datetime, progress: Progress = SILENT, online: str = "") -> None:
     """Bring the newest states that had happened, and were known, by `until` into the online store."""
-    store = feature_store(build)
+    store = feature_store(build, online)
     with progress.step("materialise the feature views", len(build.views)) as advance, own_duckdb():
         for view in build.views:
             with _no_printing():
@@ -56,17 +57,22 @@ def materialise(build: Build, until: datetime, progress: Progress = SILENT) -> N
             advance(1)
 
 
-def _client(build: Build) -> FeatureStore:
+def _client(build: Build, online: str | None) -> FeatureStore:
     settings = yaml.safe_load(resources.files("features").joinpath("feature_store.yaml").read_text("utf-8"))
-    config = RepoConfig(repo_path=build.feast_folder, **_in_folder(settings, str(build.folder.resolve())))
-    return FeatureStore(config=config)
+    stores = settings.pop("online_stores")
+    settings["online_store"] = None if online is None else stores["redis" if online else "file"]
+    filled = _filled(settings, {"folder": str(build.folder.resolve()), "build": build.folder.name, "url": online or ""})
+    return FeatureStore(config=RepoConfig(repo_path=build.feast_folder, **filled))
 
 
-def _in_folder(settings: Any, folder: str) -> Any:
-    """The settings with {folder} filled in, wherever it stands."""
+def _filled(settings: Any, words: Mapping[str, str]) -> Any:
+    """The settings with each {word} filled in, wherever it stands."""
     if isinstance(settings, dict):
-        return {name: _in_folder(value, folder) for name, value in settings.items()}
-    return settings.replace("{folder}", folder) if isinstance(settings, str) else settings
+        return {name: _filled(value, words) for name, value in settings.items()}
+    if isinstance(settings, str):
+        for word, value in words.items():
+            settings = settings.replace(f"{{{word}}}", value)
+    return settings
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def open_serving(settings: Settings, ledger_path: Path | None = None) -> Serving
     from features.evidence import evidence
     from features.home import Home
     from features.live import Live
-    from features.packed import OnlineStates
+    from features.online_states import open_states
     from serving.canary import Canary
     from serving.content import Contents
     from serving.decide import Decider
@@ -136,7 +136,7 @@ def open_serving(settings: Settings, ledger_path: Path | None = None) -> Serving
         ledger.rebase(f"{build.fingerprint} {live.fingerprint}", imported.has)
         present = row_schema(bank)
 
-        customers = OnlineStates(build.online_path, build.views)
+        customers = open_states(build, settings.online_url)
         nobody, end = customers.read([""]), np.array([build.data_end.timestamp()])
         declared, counted = read_declared(catalog), evidence(bank)
         references = References(settings.product_model, settings.channel_model, settings.timing_model)

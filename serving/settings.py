@@ -42,6 +42,9 @@ class Settings:
     ledger_url: str = field(default="", repr=False)  # it may hold a password
     """postgresql://user@host/database, needed by more than one worker; empty: the ledger is a file in the home."""
 
+    online_url: str = field(default="", repr=False)  # it may hold a password
+    """redis://host:6379/0, where `features build` put the newest states; empty: they are in a file of the home."""
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], folder: Path) -> Settings:
         """NEXTBEST_HOME, NEXTBEST_TEMPERATURE, … ; `folder` is the working folder. InputError for a wrong value."""
@@ -68,6 +71,12 @@ class Settings:
             # The rest of it is not shown: it may hold a password.
             raise InputError(
                 f"{PREFIX}LEDGER_URL must be postgresql://user@host/database, however it begins with {url[:8]!r}"
+            )
+        online = str(given.get("online_url", ""))
+        if online and not online.startswith(("redis://", "rediss://", "unix://")):
+            raise InputError(
+                f"{PREFIX}ONLINE_URL must be like redis://host:6379/0, however it begins with {online[:8]!r}; leave it "
+                "empty for a file in the home"
             )
         return cls(**given)  # type: ignore[arg-type]  # names and types come from the fields themselves
 

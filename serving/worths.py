@@ -59,12 +59,12 @@ class Valuer:
     rules: CampaignRules
 
 
-def open_valuer(build: Build, tracking_uri: str, days: int) -> Valuer:
+def open_valuer(build: Build, tracking_uri: str, days: int, online_url: str = "") -> Valuer:
     """What a campaign of so many days is valued with, as the real-time decision is; ArtefactError without champions."""
     from features.arbitration import read_declared
     from features.assemble import row_schema
     from features.evidence import evidence
-    from features.packed import OnlineStates
+    from features.online_states import open_states
     from serving.registry import CHAMPION, CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, champion, resolve
     from serving.response import usual_rates
 
@@ -79,7 +79,7 @@ def open_valuer(build: Build, tracking_uri: str, days: int) -> Valuer:
             (CHANNEL_MODEL, catalog.channel_ids, False),
         )
     ]
-    nobody = OnlineStates(build.online_path, build.views).read([""])
+    nobody = open_states(build, online_url).read([""])
     end = np.array([build.data_end.timestamp()])
     usual = usual_rates(panels[0], panels[1], PRIOR, lambda schema: assemble(nobody, end, schema))
     worth = Worth.of(catalog, read_declared(catalog), evidence(build.bank), usual)

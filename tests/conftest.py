@@ -244,6 +244,66 @@ def postgres_url(postgres_server: PostgresServer) -> str:
     return postgres_server.new_database()
 
 
+@dataclass
+class RedisServer:
+    """A server of these tests alone: on a socket in a folder of its own, with nothing on disk."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    databases: int = 0
+
+    def start(self, *options: str) -> None:
+        socket = self.folder / "redis.sock"
+        command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--databases", "1000"]
+        self.process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, cwd=self.folder)
+        until = time.monotonic() + 60
+        while not socket.exists():
+            assert self.process.poll() is None, f"redis-server ended with {self.process.returncode}"
+            assert time.monotonic() < until, "redis-server does not start"
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """As if the machine had lost it: what it held is gone."""
+        assert self.process
+        self.process.kill()
+        self.process.wait(60)
+        (self.folder / "redis.sock").unlink(missing_ok=True)
+
+    def new_database(self) -> str:
+        """The URL of a database that nobody has used."""
+        self.databases += 1
+        return f"unix://{self.folder}/redis.sock?db={self.databases}"
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis server; skips with the reason where its program is not installed."""
+    yield from _redis_server()
+
+
+@pytest.fixture
+def own_redis_server() -> Iterator[RedisServer]:
+    """A Redis server that a test may stop."""
+    yield from _redis_server()
+
+
+def _redis_server() -> Iterator[RedisServer]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("Redis's server program is not on this machine (Debian: apt-get install redis-server)")
+    with tempfile.TemporaryDirectory(prefix="nextbest-redis-") as name:  # a socket's path has at most 107 characters
+        server = RedisServer(Path(name))
+        server.start()
+        yield server
+        if server.process and server.process.poll() is None:
+            server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """A database of this test alone."""
+    return redis_server.new_database()
+
+
 def _on_path(program: str) -> list[Path]:
     found = shutil.which(program)
     return [Path(found).parent] if found else []

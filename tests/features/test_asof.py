@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.asof import Asked, Source, in_threads, newest_known, newest_of_keys, rows_that_count
@@ -67,6 +67,7 @@ def the_rule(rows: list[Row], key: str | None, at: int, known_only: bool) -> int
     return index if at - event <= TTL else -1
 
 
+@settings(deadline=None, max_examples=60)
 @given(states, questions, st.sampled_from([1, 2, 3, 100]), st.booleans(), st.booleans())
 def test_the_row_that_counts_is_the_one_of_the_rule_in_any_order_and_any_row_groups(
     tmp_path_factory: pytest.TempPathFactory,
@@ -83,6 +84,7 @@ def test_the_row_that_counts_is_the_one_of_the_rule_in_any_order_and_any_row_gro
     assert answers(source, pairs) == [the_rule(rows, key, at, known_only) for key, at in pairs]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 9)), max_size=15),
     st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 10)), max_size=8),
@@ -132,6 +134,30 @@ def test_rows_are_fetched_by_number_as_often_as_they_are_asked_for(tmp_path: Pat
     assert [found[index] for index in range(6)] == rows.tolist()
 
 
+def spoilt(path: Path, group: int, name: str) -> None:
+    """Overwrite one column of one row group, so that whoever reads it fails or reads nonsense."""
+    metadata = pq.read_metadata(path)
+    column = metadata.row_group(group).column(metadata.schema.names.index(name))
+    first = column.dictionary_page_offset or column.data_page_offset
+    with path.open("r+b") as file:
+        file.seek(first)
+        file.write(b"\xff" * column.total_compressed_size)
+
+
+def test_only_columns_that_are_asked_for_are_read_and_only_row_groups_with_their_keys(tmp_path: Path) -> None:
+    path = written(tmp_path, [("a", 1, 1), ("a", 2, 2), ("b", 1, 1), ("b", 3, 3)], group=2)
+    spoilt(path, 1, "word")
+    for name in ("customer_id", "event_timestamp", "created_timestamp", "n", "word"):
+        spoilt(path, 0, name)
+    source = Source(path, "customer_id")
+    row, _ = rows_that_count(source, asked([("b", 2), ("b", 9), ("nobody", 9)]))
+    assert row.tolist() == [2, 3, -1]
+    [(which, table)] = fetch(path, row[row >= 0], ["n"])
+    assert (which.tolist(), table.column("n").to_pylist()) == ([0, 1], [2.0, 3.0])
+    with pytest.raises(OSError, match="deserialize"):
+        rows_that_count(source, asked([("a", 9)]))
+
+
 def test_the_newest_state_of_a_key_was_known_by_then(tmp_path: Path) -> None:
     rows: list[Row] = [("a", 1, 1), ("a", 2, 2), ("a", 3, 9), ("b", 4, 4), ("c", 1, 8), ("d", 7, 7)]
     path, until = written(tmp_path, rows), datetime.fromtimestamp(5 * 86_400, UTC)
@@ -146,3 +172,11 @@ def test_work_in_threads_comes_back_in_order_and_its_errors_are_raised() -> None
     assert list(in_threads(lambda number: number * 2, range(50), 3)) == list(range(0, 100, 2))
     with pytest.raises(ZeroDivisionError):
         list(in_threads(lambda number: 1 // number, [1, 0, 1]))
+
+
+def test_no_more_work_is_begun_than_can_be_held() -> None:
+    begun: list[int] = []
+    results = in_threads(begun.append, range(50), workers=2)
+    for taken in range(1, 20):
+        next(results)
+        assert len(begun) <= taken + 2

@@ -13,7 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Float64, Int64, String
+from history_ways import WAYS, digests
+from history_world import make_world
 
+from features.errors import InputError
 from features.offline import PointInTimeJob
 from features.store import own_duckdb
 
@@ -137,3 +140,32 @@ def test_only_what_is_asked_for_is_read_and_full_names_are_feasts(tmp_path: Path
     ours, theirs = both(world, asked, ["events:word", "snapshots:kids"], full_feature_names=True)
     assert_cell_identical(ours, theirs)
     assert ours.column_names == ["row", "who", "at", "events__word", "snapshots__kids"]
+
+
+def test_a_spine_with_a_column_named_like_a_feature_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    store = World(tmp_path, rng, rows=20, in_order=True, group=100).client(Ours)
+    with pytest.raises(InputError, match="income"):
+        store.get_historical_features(spine(rng, 4).assign(income=1.0), FEATURES)
+
+
+def test_what_our_join_does_not_cover_goes_to_feasts_store(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    world = World(tmp_path, rng, rows=60, in_order=True, group=100)
+    asked = spine(rng, 40)
+    ours, _ = both(world, asked)
+    table = pq.read_table(tmp_path / "events.parquet")
+    finer = table.column("happened").cast(pa.timestamp("ns", "UTC"))
+    pq.write_table(table.set_column(1, "happened", finer), tmp_path / "events.parquet")
+    with own_duckdb():
+        job = world.client(Ours).get_historical_features(asked, FEATURES)
+        assert not isinstance(job, PointInTimeJob)
+        assert_cell_identical(ours, job.to_arrow().sort_by("row"))
+
+
+def test_the_benchmarks_ways_agree_in_every_cell(tmp_path: Path) -> None:
+    make_world(tmp_path, rows=400, customers=30)
+    told = {way: digests(WAYS[way](tmp_path, "all")()) for way in WAYS}
+    assert len(told["ours"]) == 83
+    for way in WAYS:
+        assert told[way] == told["feast-duckdb"], way

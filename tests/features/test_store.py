@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,7 @@ from features.definitions import SERVICES, check_names
 from features.errors import InputError
 from features.history import history
 from features.home import Build
+from features.offline import PointInTimeJob
 from features.packed import OnlineStates
 from features.packing import key_column
 from features.schema import Column, States, View
@@ -280,6 +283,31 @@ def test_a_home_that_was_moved_still_has_its_history(build: Build, tmp_path: Pat
     assert incomes(history(moved, spine(("ann", 3)))) == [1000.0]
     sources = [view.batch_source.path for view in store.feature_store(moved).list_feature_views()]
     assert {Path(path).parent for path in sources} == {tmp_path / "there" / "views"}
+
+
+def test_history_does_without_feast_which_takes_seconds_to_import() -> None:
+    script = (
+        "import sys, features.history; print([name for name in ('feast', 'ibis', 'duckdb') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_feasts_own_history_is_ours_market_and_all(build: Build) -> None:
+    asked = spine(*[(key, at / 2) for key in ("ann", "bob", "cat", "nobody") for at in range(-2, 80, 3)])
+    frame = asked.rename(columns={"as_of": EVENT_TIMESTAMP}).assign(market_id="all")
+    features = [f"{view.name}:{name}" for view in VIEWS for name in (f"{view.name}__at", *view.numbers, *view.texts)]
+    with store.own_duckdb():
+        job = store.feature_store(build).get_historical_features(frame, features, filter_by_created_timestamp=True)
+        told = job.to_arrow()
+    assert isinstance(job, PointInTimeJob)
+    for name, state in history(build, asked).items():
+        [view] = [view for view in VIEWS if view.name == name]
+        np.testing.assert_array_equal(told.column(f"{name}__at").to_numpy(), state.at)
+        for values, column in zip(state.numbers.T, view.numbers, strict=True):
+            np.testing.assert_array_equal(told.column(column).to_numpy(), values)
+        for texts, column in zip(state.texts.T, view.texts, strict=True):
+            assert told.column(column).to_pylist() == texts.tolist()
 
 
 def test_feast_prints_nothing_where_json_is_written(build: Build, capfd: pytest.CaptureFixture[str]) -> None:

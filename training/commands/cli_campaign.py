@@ -31,7 +31,7 @@ def campaign_plan(edge: Edge, entities: Path, out: Path, budget: float | None, d
     build = edge.home.build()
     rows = read_entities(entities)
     check_once(rows)
-    valuer = open_valuer(build, edge.tracking_uri, days)
+    valuer = open_valuer(build, edge.tracking_uri, days, edge.settings.online_url)
     blocks = worths(build, valuer, rows, edge.terminal)
     found = plan_campaign(build.catalog, valuer.worth.unit, rows, blocks, terms, edge.terminal)
     write_scores(iter([found.plan]), out)

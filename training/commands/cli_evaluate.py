@@ -183,7 +183,8 @@ def decider_of(edge: Edge, home: Home) -> Iterator[Decider]:
     """The decider as it would be served from `home`, settings included, over a ledger that is thrown away."""
     from serving.opening import open_serving
 
-    settings = replace(edge.settings, home=home.root, ledger_url="")
+    online = edge.settings.online_url if home == edge.home else ""
+    settings = replace(edge.settings, home=home.root, ledger_url="", online_url=online)
     with tempfile.TemporaryDirectory() as folder:
         serving = open_serving(settings, Path(folder) / "ledger.db")
         try:

@@ -26,17 +26,18 @@ def features_build(edge: Edge, directory: Path, without_ledger: bool) -> None:
     """Import the tables in DIR and the home's ledger, apply the features to Feast, and materialise them."""
     from features.build import build_features
 
-    build = build_features(directory, edge.home, edge.terminal, None if without_ledger else edge.served())
-    served = build.bank.served
+    served = None if without_ledger else edge.served()
+    build = build_features(directory, edge.home, edge.terminal, served, edge.settings.online_url)
+    events = build.bank.served
     result = {
         "folder": str(build.folder),
         "fingerprint": build.fingerprint,
         "data_end": build.data_end.isoformat(),
-        "served_events": served.known.num_rows,
-        "served_left_out": dict(served.left_out),
+        "served_events": events.known.num_rows,
+        "served_left_out": dict(events.left_out),
     }
-    lines = [f"{served.known.num_rows:,} events are the ledger's"] if served.known.num_rows else []
-    lines += [f"{count:,} events of the ledger are left out: {why}" for why, count in served.left_out.items()]
+    lines = [f"{events.known.num_rows:,} events are the ledger's"] if events.known.num_rows else []
+    lines += [f"{count:,} events of the ledger are left out: {why}" for why, count in events.left_out.items()]
     edge.answer(result, f"features of {directory} up to {build.data_end.isoformat()} are in {build.folder}", *lines)
 
 

@@ -35,8 +35,8 @@ def add_train(group: click.Group) -> None:
     type=click.Choice((*FAMILY_NAMES, SEQUENCE_NAME)),
     default="all",
     show_default=True,
-    help="all: a ladder; each must be surely better than the one below it. sequence: over whole histories; "
-    "not part of all, and for batch scoring only.",
+    help="all: a ladder; each must be surely better than the one below it, on rows of train too where those of valid "
+    "cannot tell. sequence: over whole histories; not part of all, and for batch scoring only.",
 )
 @click.option("--entities", type=Path, help="Learn from these customers at these times (Parquet or CSV).")
 @click.option(
