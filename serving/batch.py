@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from features.assemble import assemble, row_schema
 from features.columns import AS_OF, CUSTOMER_ID, ELIGIBLE
 from features.errors import ArtefactError, InputError
-from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Bool, Float64, Rows
+from serving.batch_states import states_for_rows
 from serving.choice import ChoiceModel, ranks
 from serving.eligibility import rankable
 from serving.registry import misfit
@@ -122,7 +122,7 @@ def probabilities_of(build: Build, model: ChoiceModel, entities: pd.DataFrame, s
 
 def rows_of(build: Build, model: ChoiceModel, entities: pd.DataFrame) -> Rows:
     """Model rows of the entities, each from what was known at its `as_of`."""
-    states = history(build, entities[[CUSTOMER_ID, AS_OF]])
+    states = states_for_rows(build, entities)
     as_of = np.asarray(entities[AS_OF].astype("datetime64[us, UTC]").astype("int64"), dtype=np.float64) / 1e6
     return assemble(states, as_of, model.row_schema)
 

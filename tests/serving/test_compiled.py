@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -13,8 +17,11 @@ from hypothesis import strategies as st
 
 from features.schema import Float32, Float64
 from serving.booster_text import NotCompiled, read_trees, turning
+from serving.choice import ChoiceModel
+from serving.compiled import Compiled
 from serving.compiled_trees import TreeWalk, compiled
-from serving.scorers import pair_matrix
+from serving.network import TorchScorer
+from serving.scorers import LightGBMScorer, pair_matrix
 
 WIDTH, DEPTH = 6, 3
 
@@ -159,3 +166,55 @@ def test_threads_do_not_disturb_each_other(forest: Forest, walk: TreeWalk) -> No
         for one in sums:
             np.testing.assert_array_equal(one, expected[number])
     assert len(found) == 4
+
+
+def test_a_loaded_model_is_compiled_and_says_what_it_said(
+    model_of: Callable[..., ChoiceModel], choice_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    rows = choice_world(300, 2).examples.rows
+    for family in ("lightgbm", "torch"):
+        model = model_of(rows.schema, family, 1)
+        model.save(tmp_path / family)
+        scorer = ChoiceModel.load(tmp_path / family).scorer
+        assert isinstance(scorer, Compiled)
+        assert scorer.uncompiled == ""
+        scorer.check_compiled(rows)
+        assert scorer.uncompiled == ""
+        np.testing.assert_allclose(scorer.utilities(rows), model.scorer.utilities(rows), rtol=0, atol=1e-6)
+
+
+def test_compiled_trees_that_say_otherwise_are_given_up_with_a_reason(
+    model_of: Callable[..., ChoiceModel], choice_world: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = choice_world(20, 2).examples.rows
+    scorer = model_of(rows.schema, "lightgbm", 1).scorer
+    assert isinstance(scorer, LightGBMScorer)
+    right = scorer.utilities(rows)
+    walk = scorer.compiled
+    assert isinstance(walk, TreeWalk)
+    nodes, starts = walk.chunks[0]
+    damaged = nodes.copy()
+    damaged["payload"][damaged["kind"] == 0] += 1  # the last bit of every leaf
+    scorer.compiled = replace(walk, chunks=((damaged, starts),))
+    assert not np.array_equal(scorer.compiled.sums(rows.customer, rows.product), walk.sums(rows.customer, rows.product))
+    with caplog.at_level(logging.WARNING):
+        scorer.check_compiled(rows)
+    assert "not of this bank's rows" in scorer.uncompiled
+    assert "walked by LightGBM" in caplog.text
+    np.testing.assert_array_equal(scorer.utilities(rows), right)
+
+
+def test_a_network_that_says_otherwise_is_asked_by_torch(
+    model_of: Callable[..., ChoiceModel], choice_world: Callable[..., Any]
+) -> None:
+    rows = choice_world(20, 2).examples.rows
+    scorer = model_of(rows.schema, "torch", 1).scorer
+    assert isinstance(scorer, TorchScorer)
+    right = scorer.utilities(rows)
+    scorer.compile()
+    assert scorer.uncompiled == ""
+    assert not isinstance(scorer.forward, NotCompiled)
+    scorer.forward = replace(scorer.forward, match=scorer.forward.match + 1.0, identity=scorer.forward.identity + 1.0)
+    scorer.check_compiled(rows)
+    assert "however they are" in scorer.uncompiled
+    np.testing.assert_array_equal(scorer.utilities(rows), right)
