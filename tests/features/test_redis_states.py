@@ -18,7 +18,7 @@ from features.build import build_features, store_states
 from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import ArtefactError, InputError, NotBuilt, StoreUnavailable
 from features.home import Build, Home
-from features.online_states import holds, open_states
+from features.online_states import holds, keep_only, open_states
 from features.packed import OnlineStates
 from features.progress import SILENT
 from features.redis_states import RedisStates, connect, define, remove
@@ -229,3 +229,15 @@ def test_a_file_is_opened_where_there_is_no_url(tmp_path: Path) -> None:
     build = Build(tmp_path, "f" * 64, VIEWS, NOON)
     packed.define(build.online_path, VIEWS)
     assert isinstance(open_states(build), OnlineStates)
+
+
+def test_of_a_homes_builds_the_last_two_stay_on_the_server(tmp_path: Path, redis_url: str) -> None:
+    for name in ("first", "second", "third"):
+        (tmp_path / name).mkdir()
+        define(redis_url, f"nextbest:{name}:", [CONSENT])
+        RedisStates(redis_url, f"nextbest:{name}:", [CONSENT]).load(CONSENT, [refusals("a")])
+    keep_only(tmp_path, {"third", "second"}, redis_url)
+    client: Any = connect(redis_url)
+    assert {key.split(b":")[1] for key in client.scan_iter()} == {b"second", b"third"}
+    with pytest.raises(NotBuilt):
+        RedisStates(redis_url, "nextbest:first:", [CONSENT])
