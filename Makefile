@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY := PASSIVE
 READY := $(VENV)/ready
 BANK ?= .nextbest/bank
 
-.PHONY: run test check proof format clean
+.PHONY: run test check proof bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -37,6 +37,9 @@ check: $(READY)  ## formatter, linter, types, tests: before a commit
 
 proof: $(READY)  ## what is too large for every commit: claims measured at full size
 	$(BIN)/python -m pytest -q -m proof --timeout=7200
+
+bench: $(READY)  ## how fast it is, beside what others would build, in one run: BENCH="--only decisions --seconds 2"
+	$(BIN)/python tests/benchmarks/run.py $(BENCH)
 
 format: $(READY)  ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format .

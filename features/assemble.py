@@ -5,7 +5,7 @@ Training, batch scoring and the live endpoint all call `assemble`; there is no o
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -25,6 +25,9 @@ PRODUCT_NAMES = (
     *purchases.PRODUCT_NAMES,
     *market.PRODUCT_NAMES,
 )
+_BOUGHT = slice(2, 2 + len(purchases.PRODUCT_NAMES))
+_TTLS = np.array([[module.TTL.total_seconds()] for module in MODULES])
+LARGEST = float(np.finfo(np.float32).max)
 THURSDAY = 3
 """Weekday of 1 January 1970."""
 FEW = 32
@@ -75,44 +78,53 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     A state older than its view's time to live, or younger than `as_of`, counts as unknown; consent never expires and
     a refusal holds even for a moment before it.
     """
-    fresh = {module.NAME: _trusted(states[module.NAME], as_of, module.TTL) for module in MODULES}
-    products, channels = len(schema.products), len(schema.channels)
+    # Whole blocks at a time and few calls: for one customer it is the calls that cost.
+    fresh = _trusted(states, as_of)
+    count, products, channels = len(as_of), len(schema.products), len(schema.channels)
     held = holdings.held(fresh[holdings.NAME], products)
-    opened = (as_of[:, None] - holdings.opened_at(fresh[holdings.NAME], products)) / DAY
+    product = np.empty((count, products, len(PRODUCT_NAMES)))
+    product[:, :, 0] = held
+    product[:, :, 1] = (as_of[:, None] - holdings.opened_at(fresh[holdings.NAME], products)) / DAY
     bought = purchases.product_block(fresh[purchases.NAME], as_of, products)
-    popularity = market.product_block(fresh[market.NAME], as_of, products)
+    product[:, :, _BOUGHT] = bought
+    product[:, :, _BOUGHT.stop :] = market.product_block(fresh[market.NAME], as_of, products)
     contacts = engagement.channel_block(fresh[engagement.NAME], as_of, channels)
-    flat = [held, bought[purchases.TIMES_BOUGHT], bought[purchases.SINCE_BOUGHT]] if products <= FLAT_PRODUCTS else []
-    customer = [
-        *profile.customer_block(fresh[profile.NAME], as_of, schema),
-        *calendar(as_of, schema.time_zone),
-        *transactions.customer_block(fresh[transactions.NAME], as_of),
-        held.sum(axis=1),
-        *purchases.customer_block(bought),
-        *engagement.customer_block(fresh[engagement.NAME], as_of, contacts),
-        *consent.customer_block(fresh[consent.NAME], as_of),
-        *(column for block in flat for column in block.T),
-        *(column for block in contacts for column in block.T),
-    ]
+    flat = (held, bought[:, :, purchases.TIMES_BOUGHT], bought[:, :, purchases.SINCE_BOUGHT])
+    customer = (
+        profile.customer_block(fresh[profile.NAME], as_of, schema),
+        calendar(as_of, schema.time_zone),
+        transactions.customer_block(fresh[transactions.NAME], as_of),
+        held.sum(axis=1, keepdims=True),
+        purchases.customer_block(bought),
+        engagement.customer_block(fresh[engagement.NAME], as_of, contacts),
+        consent.customer_block(fresh[consent.NAME], as_of),
+        *(flat if products <= FLAT_PRODUCTS else ()),
+        contacts.transpose(0, 2, 1).reshape(count, len(engagement.CHANNEL_NAMES) * channels),
+    )
     return Rows(
-        customer=_stack(customer, (len(as_of),)),
-        product=_stack([held, opened, *bought, *popularity], (len(as_of), products)),
-        channel=_stack(contacts, (len(as_of), channels)),
+        customer=_float32(np.concatenate(customer, axis=1)),
+        product=_float32(product),
+        channel=_float32(contacts),
         held=held == 1.0,
         opted_out=consent.refused(states[consent.NAME], channels, Purpose.MARKETING),
         schema=schema,
     )
 
 
-def calendar(as_of: Float64, time_zone: str) -> list[Float64]:
-    """Local hour, weekday (Monday = 0) and day of month, columns [n] in the order of CALENDAR_NAMES."""
+def calendar(as_of: Float64, time_zone: str) -> Float64:
+    """Local hour, weekday (Monday = 0) and day of month: float64 [n, k], columns in the order of CALENDAR_NAMES."""
     local = as_of + _utc_offset(as_of, time_zone)
     days = np.floor(local / DAY)
     hour = (local - days * DAY) / 3_600
     dates = days.astype(np.int64).astype("datetime64[D]")
-    day_of_month = (dates - dates.astype("datetime64[M]")).astype(np.int64) + 1.0
     angle = 2 * np.pi * hour / 24
-    return [hour, np.sin(angle), np.cos(angle), (days + THURSDAY) % 7, day_of_month]
+    block = np.empty((len(as_of), len(CALENDAR_NAMES)))
+    block[:, 0] = hour
+    np.sin(angle, out=block[:, 1])
+    np.cos(angle, out=block[:, 2])
+    block[:, 3] = (days + THURSDAY) % 7
+    block[:, 4] = (dates - dates.astype("datetime64[M]")).astype(np.int64) + 1.0
+    return block
 
 
 def _utc_offset(as_of: Float64, time_zone: str) -> Float64:
@@ -126,20 +138,24 @@ def _utc_offset(as_of: Float64, time_zone: str) -> Float64:
     return np.asarray(local - np.floor(as_of), dtype=np.float64)
 
 
-def _trusted(state: State, as_of: Float64, ttl: timedelta) -> State:
-    age = as_of - state.at
-    unknown: Bool = ~((age >= 0) & (age <= ttl.total_seconds()))
-    if not unknown.any():
-        return state
+def _trusted(states: States, as_of: Float64) -> States:
+    """The states of all views of a row; those that are too old, or younger than the moment, without what they say."""
+    age = as_of - np.stack([states[module.NAME].at for module in MODULES])  # [views, n]
+    unknown: Bool = ~((age >= 0) & (age <= _TTLS))
+    some: list[bool] = np.logical_or.reduce(unknown, axis=1).tolist()
+    return {
+        module.NAME: _without(states[module.NAME], unknown[view]) if some[view] else states[module.NAME]
+        for view, module in enumerate(MODULES)
+    }
+
+
+def _without(state: State, unknown: Bool) -> State:
     numbers, texts = state.numbers.copy(), state.texts.copy()
     numbers[unknown] = np.nan
     texts[unknown] = None
     return State(np.where(unknown, np.nan, state.at), numbers, texts)
 
 
-def _stack(columns: list[Float64], shape: tuple[int, ...]) -> Float32:
-    """Columns stacked on a new last axis as contiguous float32; values beyond float32 become its largest."""
-    if not columns:
-        return np.zeros((*shape, 0), dtype=np.float32)
-    largest = np.finfo(np.float32).max
-    return np.ascontiguousarray(np.clip(np.stack(columns, axis=-1), -largest, largest), dtype=np.float32)
+def _float32(block: Float64) -> Float32:
+    """The block as contiguous float32; values beyond float32 become its largest."""
+    return np.minimum(np.maximum(block, -LARGEST), LARGEST).astype(np.float32, order="C")

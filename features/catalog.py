@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,18 +72,18 @@ class Catalog:
     contents: tuple[Content, ...] = ()
     policies: tuple[Mapping[str, Any], ...] = ()
 
-    @property
+    @cached_property
     def product_ids(self) -> tuple[str, ...]:
         return tuple(product.id for product in self.products)
 
-    @property
+    @cached_property
     def product_groups(self) -> tuple[int, ...]:
         """The group of each product, numbered by first appearance; those without one are a group together."""
         names = [product.group for product in self.products]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
         return tuple(numbers[name] for name in names)
 
-    @property
+    @cached_property
     def channel_ids(self) -> tuple[str, ...]:
         return tuple(channel.id for channel in self.channels)
 

@@ -68,6 +68,6 @@ def refused(state: State, channels: int, purpose: Purpose) -> Bool:
     return np.asarray(said[:, :, PURPOSES.index(purpose), 1] == 1.0)
 
 
-def customer_block(state: State, as_of: Float64) -> list[Float64]:
-    """Columns [n] in the order of CUSTOMER_NAMES."""
-    return [(as_of - state.numbers[:, 0]) / DAY]
+def customer_block(state: State, as_of: Float64) -> Float64:
+    """Float64 [n, k], columns in the order of CUSTOMER_NAMES."""
+    return np.asarray((as_of[:, None] - state.numbers[:, :1]) / DAY)

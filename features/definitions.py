@@ -32,7 +32,7 @@ SERVICES: Mapping[str, tuple[str, ...] | None] = {
 """Feature service per model and version → the views that it reads; None: all of them."""
 
 _RESERVED = {CUSTOMER_ID, MARKET_KEY, EVENT_TIMESTAMP, CREATED_TIMESTAMP}
-_RESERVED |= {"rn", "entity_row_id", "event_expire_timestamp", "spine_row", "__log_date"}
+_RESERVED |= {"rn", "entity_row_id", "event_expire_timestamp", "__log_date"}
 
 
 def definitions(build: Build) -> list[Entity | FileSource | FeatureView | FeatureService]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from features.catalog import Catalog
 from features.columns import VISITS, Kind
-from features.folds import DAY, decay, slugs
+from features.folds import DAY, decay, slugs, zero_where_missing
 from features.importing import Bank
 from features.joins import Layout
 from features.schema import Column, Float64, State, View
@@ -43,6 +43,11 @@ CHANNEL_NAMES = (
     *(f"was visit {back} back" for back in range(1, VISITS_BACK + 1)),
     "unanswered messages",
 )
+_TAUS = np.array([tau for _, _, tau in SUMS])
+_COUNTS = slice(0, len(SUMS))
+_SINCE = slice(_COUNTS.stop, _COUNTS.stop + len(LATEST))
+_SHARE, _RATE, _UNANSWERED = _SINCE.stop, _SINCE.stop + 1, -1
+_WAS = slice(_RATE + 1, _RATE + 1 + VISITS_BACK)
 CUSTOMER_NAMES = (
     "messages, decayed",
     "visits, decayed",
@@ -98,32 +103,38 @@ def states(bank: Bank) -> pa.Table:
     return fold_timeline(bank, view(bank.catalog), folding(bank.catalog))
 
 
-def channel_block(state: State, as_of: Float64, channels: int) -> list[Float64]:
-    """Columns [n, H] in the order of CHANNEL_NAMES; counts are 0 for a customer without events."""
+def channel_block(state: State, as_of: Float64, channels: int) -> Float64:
+    """Float64 [n, H, k], columns in the order of CHANNEL_NAMES; counts are 0 for a customer without events."""
     count, split = len(state.at), channels * len(SUMS)
     sums = state.numbers[:, :split].reshape(count, channels, len(SUMS))
     latest = state.numbers[:, split : split + channels * len(LATEST)].reshape(count, channels, len(LATEST))
-    age = np.nan_to_num(as_of - state.at)[:, None]
-    counts = [np.nan_to_num(sums[:, :, place]) * decay(age, tau) for place, (_, _, tau) in enumerate(SUMS)]
-    since = [(as_of[:, None] - latest[:, :, place]) / DAY for place in range(len(LATEST))]
-    sent, responded, visits = counts[0], counts[3], counts[5]
-    share = (visits + 1.0 / max(channels, 1)) / (visits.sum(axis=1, keepdims=True) + 1.0)
-    rate = (responded + PRIOR_RESPONSES) / (sent + PRIOR_MESSAGES)
+    age = zero_where_missing(as_of - state.at)[:, None, None]
+    block = np.empty((count, channels, len(CHANNEL_NAMES)))
+    block[:, :, _COUNTS] = zero_where_missing(sums) * decay(age, _TAUS)
+    block[:, :, _SINCE] = (as_of[:, None, None] - latest) / DAY
+    sent, responded, visits = block[:, :, 0], block[:, :, 3], block[:, :, 5]
+    block[:, :, _SHARE] = (visits + 1.0 / max(channels, 1)) / (visits.sum(axis=1, keepdims=True) + 1.0)
+    block[:, :, _RATE] = (responded + PRIOR_RESPONSES) / (sent + PRIOR_MESSAGES)
     each = np.arange(channels)
     _, visited = _kept(state, "visit")
-    was = [(visited[:, back, None] == each).astype(np.float64) for back in range(VISITS_BACK)]
+    block[:, :, _WAS] = visited[:, None, :] == each[:, None]
     sent_at, sent_by = _kept(state, "message")
     waiting = ~(sent_at <= np.fmax.reduce(latest[:, :, 1], axis=1, initial=-np.inf)[:, None])  # [n, K]
-    unanswered = (waiting[:, :, None] & (sent_by[:, :, None] == each)).sum(axis=1, dtype=np.float64)
-    return [*counts, *since, share, rate, *was, unanswered]
+    (waiting[:, None, :] & (sent_by[:, None, :] == each[:, None])).sum(axis=2, out=block[:, :, _UNANSWERED])
+    return block
 
 
-def customer_block(state: State, as_of: Float64, block: list[Float64]) -> list[Float64]:
-    """Columns [n] in the order of CUSTOMER_NAMES."""
+def customer_block(state: State, as_of: Float64, block: Float64) -> Float64:
+    """Float64 [n, k], columns in the order of CUSTOMER_NAMES, from the channel block."""
     times, _ = _kept(state, "visit")
-    since = [(as_of - times[:, back]) / DAY for back in range(VISITS_BACK)]
-    gaps = [since[1] - since[0], since[2] - since[1]]
-    return [block[0].sum(axis=1), block[5].sum(axis=1), *since, *gaps, block[-1].sum(axis=1)]
+    told = np.empty((len(state.at), len(CUSTOMER_NAMES)))
+    block[:, :, 0].sum(axis=1, out=told[:, 0])
+    block[:, :, 5].sum(axis=1, out=told[:, 1])
+    since = told[:, 2 : 2 + VISITS_BACK]
+    np.divide(as_of[:, None] - times, DAY, out=since)
+    np.subtract(since[:, 1:], since[:, :-1], out=told[:, 2 + VISITS_BACK : -1])
+    block[:, :, _UNANSWERED].sum(axis=1, out=told[:, -1])
+    return told
 
 
 def _kept(state: State, which: str) -> tuple[Float64, Float64]:

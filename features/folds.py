@@ -46,6 +46,11 @@ def decay(age: Float64, tau: float | Float64) -> Float64:
     return np.exp(-np.asarray(age) / tau)
 
 
+def zero_where_missing(numbers: Float64) -> Float64:
+    """The numbers with 0 for NaN; `np.nan_to_num` asks for infinities too, which one customer has to wait for."""
+    return np.where(np.isnan(numbers), 0.0, numbers)
+
+
 def step(
     sums: Float64, latest: Float64, age: Float64, taus: Float64, amounts: Float64, values: Float64
 ) -> tuple[Float64, Float64]:
@@ -59,11 +64,10 @@ def step(
 
 def counts_at(state: State, as_of: Float64, tau: float, ttl: timedelta) -> Float64:
     """Decayed sums [n, b], all that a state holds, as of moments [n]; 0 where not known then, or older than ttl."""
-    with np.errstate(invalid="ignore"):
-        age = as_of - state.at
-        known = (age >= 0) & (age <= ttl.total_seconds())
+    age = as_of - state.at  # NaN where nothing is known, and then no comparison holds
+    known = (age >= 0) & (age <= ttl.total_seconds())
     faded = np.where(known, decay(np.where(known, age, 0.0), tau), 0.0)[:, None]
-    return np.asarray(np.nan_to_num(state.numbers) * faded)
+    return np.asarray(zero_where_missing(state.numbers) * faded)
 
 
 def fold(entity: Codes, at: Float64, amounts: Float64, taus: Sequence[float], values: Float64) -> Folded:

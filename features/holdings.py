@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from features.catalog import Catalog
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Holding, Table
-from features.folds import encode, flat, fold, seconds, slugs, state_table
+from features.folds import encode, flat, fold, seconds, slugs, state_table, zero_where_missing
 from features.importing import Bank
 from features.schema import Column, Float64, State, View
 
@@ -45,7 +45,7 @@ def states(bank: Bank) -> pa.Table:
 
 def held(state: State, products: int) -> Float64:
     """1 where held, [n, P]; a customer or product never seen is not held."""
-    return np.nan_to_num(state.numbers.reshape(len(state.at), products, len(PARTS))[:, :, 0])
+    return zero_where_missing(state.numbers.reshape(len(state.at), products, len(PARTS))[:, :, 0])
 
 
 def opened_at(state: State, products: int) -> Float64:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.arrow import Column, column_of, kernels, mask_of, table_of
+from features import kept_tables
+from features.arrow import Column, column_of, kernels, mask_of
 from features.catalog import Catalog, load_catalog
 from features.catalog_file import CATALOG_FILE, render_catalog
-from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Table
+from features.columns import Event, Kind, Table
 from features.customer_events import write_customer_events
 from features.errors import BankDataError, InputError
+from features.kept_tables import KeptTables
 from features.problems import format_problems
 from features.quality import check
 from features.schema import Attribute, Int64, Texts
@@ -54,21 +56,33 @@ class Bank:
     @cached_property
     def first_known(self) -> tuple[Texts, Int64]:
         """Every customer's id, object [N] in order, and the time of the first fact of any table about them, int64 [N],
-        µs since 1970 UTC. Worked out once: it reads all tables."""
-        micros = pa.timestamp("us", tz="UTC")
-        facts = [
-            table_of(
-                {
-                    CUSTOMER_ID: table[CUSTOMER_ID].cast(pa.string()),
-                    EVENT_TIMESTAMP: table[EVENT_TIMESTAMP].cast(micros).cast(pa.int64()),
-                }
-            )
-            for table in self.tables.values()
-        ]
-        grouped = pa.concat_tables(facts).group_by(CUSTOMER_ID, use_threads=False)
-        found = grouped.aggregate([(EVENT_TIMESTAMP, "min")]).sort_by(CUSTOMER_ID)
-        ids = np.asarray(found[CUSTOMER_ID].to_numpy(), dtype=np.object_)
-        return ids, np.asarray(found[f"{EVENT_TIMESTAMP}_min"].to_numpy(), dtype=np.int64)
+        µs since 1970 UTC. Worked out once."""
+        return kept_tables.first_known(self.tables)
+
+    @cached_property
+    def newest(self) -> int | None:
+        """µs of the newest event of any table; None where there is none."""
+        return kept_tables.newest(self.tables)
+
+    @cached_property
+    def take_ups(self) -> pa.Table:
+        """See `features.takeups.take_ups`. Worked out once."""
+        from features.takeups import find_take_ups  # it knows a bank
+
+        return find_take_ups(self)
+
+    def columns(self, table: Table, names: Sequence[str], kinds: Collection[Kind] | None = None) -> pa.Table:
+        """Columns of a table in its order; of the timeline, only events of these kinds (None: all)."""
+        return kept_tables.columns(self.tables, table, names, kinds)
+
+    def cut(self, at: int) -> Bank:
+        """The bank as it was known at `at` (µs): every row later than that is gone."""
+        return replace(self, tables=kept_tables.cut(self.tables, at))
+
+    def before_ledger(self) -> Bank:
+        """The bank without what the ledger added to its timeline."""
+        own = kept_tables.replaced(self.tables, Table.TIMELINE, self.own_timeline)
+        return replace(self, tables=own, served=Served())
 
     @property
     def own_timeline(self) -> pa.Table:
@@ -148,6 +162,7 @@ def write_bank(bank: Bank, folder: Path) -> None:
     """Write the imported copy into `folder`, which is made. `load_bank` gives the same bank."""
     write_directory(bank, folder)
     pq.write_table(bank.served.known, folder / SERVED_FILE, compression="zstd")
+    kept_tables.write_first_known(bank.tables, folder)
     write_customer_events(bank.tables[Table.TIMELINE], folder)
     content = {
         "format": _FORMAT,
@@ -167,13 +182,16 @@ def write_directory(bank: Bank, folder: Path) -> None:
 
 
 def load_bank(folder: Path) -> Bank:
-    """Read an imported copy, without checking the data again. Raises InputError when it is not a whole one."""
+    """An imported copy, without checking the data again. Raises InputError when it is not a whole one.
+
+    Tables are read when they are asked for.
+    """
     try:
         content = json.loads((folder / BANK_FILE).read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']}, this version reads {_FORMAT}")
         attributes = tuple(Attribute(**item) for item in content["attributes"])
-        tables = {table: _load(table, folder, attributes) for table in Table}
+        tables = KeptTables(folder, {table: _kept_schema(table, folder, attributes) for table in Table})
         with pq.ParquetFile(folder / SERVED_FILE) as file:
             served = Served(file.read(), content["left_out"])
         return Bank(load_catalog(folder / CATALOG_FILE), tables, attributes, content["fingerprint"], served)
@@ -183,13 +201,12 @@ def load_bank(folder: Path) -> Bank:
         ) from error
 
 
-def _load(table: Table, folder: Path, attributes: Sequence[Attribute]) -> pa.Table:
+def _kept_schema(table: Table, folder: Path, attributes: Sequence[Attribute]) -> pa.Schema:
     path = folder / f"{table}.parquet"
-    with pq.ParquetFile(path) as file:
-        content = file.read()
-    if content.schema != _schema(table, attributes):
+    schema = pq.read_schema(path)
+    if schema != _schema(table, attributes):
         raise ValueError(f"{path.name} has other columns than {BANK_FILE} says")
-    return content
+    return schema
 
 
 def _schema(table: Table, attributes: Sequence[Attribute]) -> pa.Schema:

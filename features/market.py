@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from features.catalog import Catalog
 from features.columns import EVENT_TIMESTAMP, Holding
-from features.folds import DAY, FOREVER, decay, fold, seconds, slugs, state_table
+from features.folds import DAY, FOREVER, decay, fold, seconds, slugs, state_table, zero_where_missing
 from features.importing import Bank
 from features.schema import MARKET_ID, MARKET_KEY, Column, Float64, State, View
 from features.takeups import take_ups
@@ -21,6 +21,7 @@ NAME = "market"
 TTL = timedelta(days=730)
 HOUR = 3_600.0
 SUMS = (("taken_week", 7 * DAY), ("taken_month", 30 * DAY), ("taken_ever", FOREVER))
+_TAUS = np.array([tau for _, tau in SUMS])
 PRODUCT_NAMES = ("share of take-ups, 7 d", "share of take-ups, 30 d", "share of take-ups, ever")
 EVIDENCE = 1.0
 """Take-ups spread evenly over all products before any were seen, so that a share is never 0 / 0."""
@@ -47,12 +48,12 @@ def states(bank: Bank) -> pa.Table:
     return keyed.rename_columns([MARKET_KEY, *keyed.column_names[1:]])
 
 
-def product_block(state: State, as_of: Float64, products: int) -> list[Float64]:
-    """Columns [n, P] in the order of PRODUCT_NAMES: each product's share of the take-ups of all products."""
-    sums = np.nan_to_num(state.numbers.reshape(len(state.at), products, len(SUMS)))
-    age = np.nan_to_num(as_of - state.at)[:, None]
-    block = []
-    for position, (_, tau) in enumerate(SUMS):
-        counts = sums[:, :, position] * decay(age, tau) + EVIDENCE / max(products, 1)
-        block.append(counts / counts.sum(axis=1, keepdims=True))
-    return block
+def product_block(state: State, as_of: Float64, products: int) -> Float64:
+    """Float64 [n, P, k], columns in the order of PRODUCT_NAMES: the products' shares of all take-ups."""
+    sums = zero_where_missing(state.numbers.reshape(len(state.at), products, len(SUMS)))
+    age = zero_where_missing(as_of - state.at)[:, None, None]
+    counts = sums * decay(age, _TAUS) + EVIDENCE / max(products, 1)
+    for position in range(len(SUMS)):
+        of_all = counts[:, :, position]  # one sum after the other: their digits depend on the order of adding
+        of_all /= of_all.sum(axis=1, keepdims=True)
+    return counts

@@ -35,6 +35,8 @@ Row: TypeAlias = tuple[int, str, int, bytes, str | None]
 _KEYS_PER_QUERY = 8_192  # SQLite binds at most 32,766 values to one statement
 _ROWS_PER_BLOCK = 65_536
 _BUSY_SECONDS = 30.0
+_MAPPED_BYTES = 1 << 30
+"""Of the file, read through the system's own cache, which all threads and processes share."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS layouts (
@@ -112,7 +114,9 @@ class PackedStates(ABC):
         for view in self.views:
             of_view = found[self._ids[view.name]]
             if view.entity == "market":
-                states[view.name] = of_view.state(view, 1).take(np.zeros(len(customer_ids), np.int64))
+                state = of_view.state(view, 1)
+                alone = len(customer_ids) == 1
+                states[view.name] = state if alone else state.take(np.zeros(len(customer_ids), np.int64))
             else:
                 state = of_view.state(view, len(places))
                 states[view.name] = state if place_of_row is None else state.take(place_of_row)
@@ -173,20 +177,27 @@ class OnlineStates(PackedStates):
         """All views' rows of `keys` and of the market, from one snapshot."""
         try:
             connection = self._connection()
+            if len(keys) < _KEYS_PER_QUERY:  # one query is one snapshot by itself
+                yield from connection.execute(self._asking(len(keys)), [*keys, MARKET_ID]).fetchall()
+                return
             connection.execute("BEGIN")
             try:
                 for start in range(0, len(keys), _KEYS_PER_QUERY - 1):
                     wanted = [*keys[start : start + _KEYS_PER_QUERY - 1], MARKET_ID]
-                    yield from connection.execute(f"{self._query} ({', '.join('?' * len(wanted))})", wanted)
+                    yield from connection.execute(self._asking(len(wanted) - 1), wanted)
             finally:
                 connection.rollback()
         except sqlite3.DatabaseError as error:
             raise ArtefactError(f"the online store {self.path} cannot be read ({error}); build it again") from error
 
+    def _asking(self, customers: int) -> str:
+        return f"{self._query} ({'?, ' * customers}?)"
+
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None:
             connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
+            connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")  # no call of the system per page
             self._of_thread.connection = connection
         return connection
 

@@ -117,17 +117,21 @@ class Unpacking:
 
     def state(self, view: View, n: int) -> State:
         """The state of n entities; those that were given no row are unknown."""
-        state = unknown(view, n)
-        if not self._places:
-            return state
+        places, width = self._places, len(view.numbers)
+        if not places:
+            return unknown(view, n)
         block = np.frombuffer(b"".join(self._numbers), _FLOAT64)
-        if len(block) != len(self._places) * len(view.numbers):
+        if len(block) != len(places) * width:
             raise ArtefactError(
-                f"packed rows of view {view.name!r} must hold {len(view.numbers)} numbers each, however "
-                f"{len(self._places)} of them hold {len(block)}; the online store is damaged, build the features again"
+                f"packed rows of view {view.name!r} must hold {width} numbers each, however {len(places)} of them "
+                f"hold {len(block)}; the online store is damaged, build the features again"
             )
-        state.at[self._places] = seconds(np.array(self._events, np.int64))
-        state.numbers[self._places] = block.reshape(len(self._places), len(view.numbers))
+        texts = np.empty((len(places), len(view.texts)), dtype=object)
         if view.texts:
-            state.texts[self._places] = [orjson.loads(texts or "[]") for texts in self._texts]
+            texts[:] = [orjson.loads(texts or "[]") for texts in self._texts]
+        given = State(seconds(np.array(self._events, np.int64)), block.reshape(len(places), width), texts)
+        if places == list(range(n)):
+            return given
+        state = unknown(view, n)
+        state.at[places], state.numbers[places], state.texts[places] = given.at, given.numbers, given.texts
         return state

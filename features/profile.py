@@ -79,14 +79,18 @@ def customer_names(attributes: Sequence[Attribute], words: Sequence[tuple[str, t
     return (*plain, *(f"{name} = {value}" for name, values in words for value in values))
 
 
-def customer_block(state: State, as_of: Float64, schema: RowSchema) -> list[Float64]:
-    """Columns [n] in the order of `customer_names`; dates become years before `as_of`."""
-    block: list[Float64] = []
-    kinds = [attribute.kind for attribute in schema.attributes if attribute.kind != "text"]
+def customer_block(state: State, as_of: Float64, schema: RowSchema) -> Float64:
+    """Float64 [n, k], columns in the order of `customer_names`; dates become years before `as_of`."""
+    count, kinds, words = len(state.at), schema.plain_kinds, schema.word_places
+    numbers, width = len(kinds), sum(map(len, words))
+    # A column more than there are words: the mark of a text that is none of them, or missing.
+    block = np.zeros((count, numbers + width + 1))
+    block[:, :numbers] = state.numbers[:, :numbers]
     for position, kind in enumerate(kinds):
-        values = state.numbers[:, position]
-        block.append((as_of - values) / YEAR if kind == "date" else values)
-    for position, (_, words) in enumerate(schema.vocabularies):
-        texts = state.texts[:, position]
-        block.extend((texts == word).astype(np.float64) for word in words)
-    return block
+        if kind == "date":
+            block[:, position] = (as_of - state.numbers[:, position]) / YEAR
+    texts = state.texts[:, : len(words)].T.tolist()
+    if texts:
+        marks = [[places.get(text, width) for text in column] for places, column in zip(words, texts, strict=True)]
+        block[np.arange(count), np.array(marks) + numbers] = 1.0
+    return block[:, :-1]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from features.catalog import Catalog
 from features.columns import Kind
-from features.folds import DAY, FOREVER, decay, slugs
+from features.folds import DAY, FOREVER, decay, slugs, zero_where_missing
 from features.importing import Bank
 from features.joins import Layout
 from features.schema import Column, Float64, State, View
@@ -26,6 +26,7 @@ SUMS = (
     ("offered", (Kind.DECIDED,), 30 * DAY),
 )
 LATEST = (("bought_at", BOUGHT), ("interest_at", INTEREST))
+_TAUS = np.array([tau for _, _, tau in SUMS])
 PRODUCT_NAMES = (
     "times bought",
     "bought lately",
@@ -66,13 +67,15 @@ def states(bank: Bank) -> pa.Table:
     return fold_timeline(bank, view(bank.catalog), folding(bank.catalog))
 
 
-def product_block(state: State, as_of: Float64, products: int) -> list[Float64]:
-    """Columns [n, P] in the order of PRODUCT_NAMES; counts are 0 for a customer without events."""
-    sums = state.numbers[:, : products * len(SUMS)].reshape(len(state.at), products, len(SUMS))
-    age = np.nan_to_num(as_of - state.at)[:, None]
-    counts = [np.nan_to_num(sums[:, :, place]) * decay(age, tau) for place, (_, _, tau) in enumerate(SUMS)]
-    latest = _latest(state, products)
-    return [*counts, *((as_of[:, None] - latest[:, :, place]) / DAY for place in range(len(LATEST)))]
+def product_block(state: State, as_of: Float64, products: int) -> Float64:
+    """Float64 [n, P, k], columns in the order of PRODUCT_NAMES; counts are 0 for a customer without events."""
+    shape = (len(state.at), products, len(SUMS))
+    sums = state.numbers[:, : products * len(SUMS)].reshape(shape)
+    age = zero_where_missing(as_of - state.at)[:, None, None]
+    block = np.empty((len(state.at), products, len(PRODUCT_NAMES)))
+    block[:, :, : len(SUMS)] = zero_where_missing(sums) * decay(age, _TAUS)
+    block[:, :, len(SUMS) :] = (as_of[:, None, None] - _latest(state, products)) / DAY
+    return block
 
 
 def bought_at(state: State, products: int) -> Float64:
@@ -84,10 +87,13 @@ def _latest(state: State, products: int) -> Float64:
     return state.numbers[:, products * len(SUMS) :].reshape(len(state.at), products, len(LATEST))
 
 
-def customer_block(blocks: list[Float64]) -> list[Float64]:
-    """Columns [n] in the order of CUSTOMER_NAMES, from the product block."""
-    bought, since = blocks[TIMES_BOUGHT], blocks[SINCE_BOUGHT]
+def customer_block(block: Float64) -> Float64:
+    """Float64 [n, k], columns in the order of CUSTOMER_NAMES, from the product block."""
+    bought, since = block[:, :, TIMES_BOUGHT], block[:, :, SINCE_BOUGHT]
+    told = np.empty((len(block), len(CUSTOMER_NAMES)))
     if bought.shape[1] == 0:
-        nothing = np.zeros(len(bought))
-        return [nothing, np.full_like(nothing, np.nan)]
-    return [bought.sum(axis=1), np.fmin.reduce(since, axis=1)]
+        told[:] = (0.0, np.nan)
+        return told
+    bought.sum(axis=1, out=told[:, 0])
+    np.fmin.reduce(since, axis=1, out=told[:, 1])
+    return told

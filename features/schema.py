@@ -8,6 +8,7 @@ at some time. *Rows* are what a model sees: states brought to the moment of the 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -55,11 +56,11 @@ class View:
     ttl: timedelta
     columns: tuple[Column, ...]
 
-    @property
+    @cached_property
     def numbers(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns if column.kind == "number")
 
-    @property
+    @cached_property
     def texts(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns if column.kind == "text")
 
@@ -107,6 +108,17 @@ class RowSchema:
     def fingerprint(self) -> str:
         """SHA-256 over the canonical JSON: two schemas agree exactly when their fingerprints do."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @cached_property
+    def plain_kinds(self) -> tuple[AttributeKind, ...]:
+        """What the attributes hold that are not texts, in their order."""
+        return tuple(attribute.kind for attribute in self.attributes if attribute.kind != "text")
+
+    @cached_property
+    def word_places(self) -> tuple[Mapping[str, int], ...]:
+        """Per text attribute, each word of its vocabulary with its place among the words of all of them."""
+        places = itertools.count()
+        return tuple({word: next(places) for word in words} for _, words in self.vocabularies)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)

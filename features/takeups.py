@@ -61,6 +61,11 @@ from ranked where place = 1 order by event_timestamp, customer_id, product_id
 
 
 def take_ups(bank: Bank) -> pa.Table:
+    """What `find_take_ups` finds, found once for a bank."""
+    return bank.take_ups
+
+
+def find_take_ups(bank: Bank) -> pa.Table:
     """Columns customer_id, event_timestamp (µs UTC), product_id, decision_id, message_id, event_id, in order of time.
 
     A take-up is a `converted` event with a product, or an `opened` holding that no conversion within a day tells; the
@@ -72,7 +77,7 @@ def take_ups(bank: Bank) -> pa.Table:
     """
     with duckdb.connect() as connection:
         connection.execute("set time zone 'UTC'")
-        connection.register("timeline", _told(bank.tables[Table.TIMELINE]))
+        connection.register("timeline", _told(bank))
         connection.register("holdings", bank.tables[Table.HOLDINGS])
         connection.register("customers", bank.tables[Table.CUSTOMERS].select(["customer_id", "event_timestamp"]))
         found = connection.sql(_QUERY).to_arrow_table()
@@ -80,14 +85,14 @@ def take_ups(bank: Bank) -> pa.Table:
     return found.set_column(1, "event_timestamp", timestamps)
 
 
-def _told(timeline: pa.Table) -> pa.Table:
+def _told(bank: Bank) -> pa.Table:
     """The events that the query reads, of a log that is mostly others: conversions, and the decisions of those that
     name no product."""
     columns = (CUSTOMER_ID, EVENT_TIMESTAMP, Event.KIND, Event.PRODUCT_ID)
-    timeline = timeline.select([*columns, Event.DECISION_ID, Event.MESSAGE_ID, Event.EVENT_ID])
-    told = timeline.filter(kernels.equal(timeline[Event.KIND], Kind.CONVERTED))
+    columns = (*columns, Event.DECISION_ID, Event.MESSAGE_ID, Event.EVENT_ID)
+    told = bank.columns(Table.TIMELINE, columns, {Kind.CONVERTED})
     unnamed = told.filter(kernels.is_null(told[Event.PRODUCT_ID]))[Event.DECISION_ID].combine_chunks()
     if not len(unnamed):
         return told
-    decided = timeline.filter(kernels.equal(timeline[Event.KIND], Kind.DECIDED))
+    decided = bank.columns(Table.TIMELINE, columns, {Kind.DECIDED})
     return pa.concat_tables([told, decided.filter(kernels.is_in(decided[Event.DECISION_ID], unnamed))])

@@ -141,3 +141,41 @@ def _forbidden(tree: nodes.Template) -> Iterator[str]:
 
 def _plain_index(index: nodes.Expr) -> bool:
     return isinstance(index, nodes.Const) and not str(index.value).startswith("_")
+
+
+def reads(source: str) -> tuple[str, ...]:
+    """The customer's attributes that a template may look at: all that its text depends on, with product and channel."""
+    tree = _tree(source)
+    own = find_undeclared_variables(tree) - IMPERSONAL - {_CUSTOMER}
+    return tuple(sorted(own | {name for node in tree.find_all((nodes.Getattr, nodes.Getitem)) for name in _of(node)}))
+
+
+def only_prints(source: str) -> tuple[str, ...] | None:
+    """The customer's attributes that a template prints, in order and as they are; None where it does anything else.
+
+    Such a template fails for nobody who has these attributes: its text is what it says to somebody whose attributes are
+    empty, and theirs in between.
+    """
+    found: list[str] = []
+    for output in _tree(source).body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for node in output.nodes:
+            of_customer = _of(node)
+            if isinstance(node, nodes.Name) and node.name not in IMPERSONAL:
+                found.append(node.name)
+            elif of_customer:
+                found += of_customer
+            elif not isinstance(node, nodes.Name | nodes.TemplateData):
+                return None
+    return tuple(found)
+
+
+def _of(node: nodes.Node) -> list[str]:
+    """The attribute in `customer.attribute` or `customer["attribute"]`; nothing for any other node."""
+    if not isinstance(node, nodes.Getattr | nodes.Getitem):
+        return []
+    if not isinstance(node.node, nodes.Name) or node.node.name != _CUSTOMER:
+        return []
+    named = node.attr if isinstance(node, nodes.Getattr) else node.arg.as_const()
+    return [str(named)]

@@ -28,6 +28,7 @@ SUMS = (
     *((f"spending_{bucket:02d}", 90 * DAY) for bucket in range(BUCKETS)),
 )
 LATEST = ("balance", "booked_at")
+_TAUS = np.array([tau for _, tau in SUMS])
 CUSTOMER_NAMES = (*(name for name, _ in SUMS), "net flow 30 d", "balance", "days since booking")
 
 
@@ -60,9 +61,12 @@ def states(bank: Bank) -> pa.Table:
     return state_table(view(), ids.take(pa.array(folded.entity)), folded.at, numbers)
 
 
-def customer_block(state: State, as_of: Float64) -> list[Float64]:
-    """Columns [n] in the order of CUSTOMER_NAMES: sums decayed to `as_of`, catalogue currency."""
-    age = as_of - state.at
-    sums = [state.numbers[:, position] * decay(age, tau) for position, (_, tau) in enumerate(SUMS)]
-    balance, booked_at = state.numbers[:, len(SUMS)], state.numbers[:, len(SUMS) + 1]
-    return [*sums, sums[0] - sums[1], balance, (as_of - booked_at) / DAY]
+def customer_block(state: State, as_of: Float64) -> Float64:
+    """Float64 [n, k], columns in the order of CUSTOMER_NAMES: sums decayed to `as_of`, catalogue currency."""
+    count = len(SUMS)
+    block = np.empty((len(state.at), len(CUSTOMER_NAMES)))
+    block[:, :count] = state.numbers[:, :count] * decay((as_of - state.at)[:, None], _TAUS)
+    block[:, count] = block[:, 0] - block[:, 1]
+    block[:, count + 1] = state.numbers[:, count]
+    block[:, count + 2] = (as_of - state.numbers[:, count + 1]) / DAY
+    return block

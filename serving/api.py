@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-import anyio
 from fastapi import FastAPI
 
 from serving import problems
@@ -14,6 +14,7 @@ from serving.calls import add_decisions, add_ranking, add_records
 from serving.calls_events import add_events, add_timeline
 from serving.console.pages import add_console
 from serving.desk import Desk, Office
+from serving.direct import Direct
 from serving.health import add_health
 from serving.limits import LARGER, BodyLimit
 from serving.metrics import Meters, Timed
@@ -38,7 +39,8 @@ def create_app(
         try:
             yield
         finally:
-            await anyio.to_thread.run_sync(opening.close)
+            await asyncio.to_thread(opening.close)
+            office.desk.close()
 
     # The built-in documentation pages load scripts from outside; /openapi.json is all there is.
     app = FastAPI(
@@ -47,9 +49,11 @@ def create_app(
     office = Office(opening, clock, new_decision_id, Desk(in_flight, waiting), Meters())
     office.meters.follow(opening)
     problems.install(app)
-    for add in (add_decisions, add_ranking, add_records, add_events, add_timeline, add_health, add_console):
+    posts = add_decisions(app, office) | add_ranking(app, office) | add_events(app, office)
+    for add in (add_records, add_timeline, add_health, add_console):
         add(app, office)
+    app.add_middleware(Direct, posts=posts)
     app.add_middleware(BodyLimit, larger=LARGER)
-    timed = {f"/v1/{call}": call for call in ("decide", "route", "rank", "events")}
+    timed = {path: path.removeprefix("/v1/") for path in posts}
     app.add_middleware(Timed, meters=office.meters, calls=timed)
     return app

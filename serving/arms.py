@@ -19,7 +19,7 @@ hash-assigned rules of who may be offered what, so propensities are given them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from features.arbitration import ARMS, Arms, Maturity
 from features.schema import Float64
-from serving.candidates import Offer
+from serving.candidates import Offers
 from serving.decision import Reason, Removed
 from serving.policy import uniform
 
@@ -49,6 +49,9 @@ def period(arms: Arms, at: datetime) -> int:
 
 def arm_of(arms: Arms, customer_id: str, at: datetime) -> str:
     """The arm that decides for the customer in the period of `at`."""
+    there = [arm for arm, share in arms.shares.items() if share > 0]
+    if len(there) == 1:  # whatever is drawn
+        return there[0]
     lot = uniform(f"{arms.salt}|{customer_id}|{period(arms, at)}")
     drawn = "agent"
     reached = 0.0
@@ -67,39 +70,46 @@ def why_arm(arm: str) -> tuple[Reason, ...]:
 
 @dataclass(frozen=True)
 class Lottery:
-    """What each arm would do. by_arm: arm → float64 [K]; the last of the K actions is no contact."""
+    """What each arm would do. agent: float64 [K], the policy's propensities; usual: the action of business as usual.
+
+    The last of the K actions is no contact.
+    """
 
     arms: Arms
-    by_arm: Mapping[str, Float64]
+    agent: Float64
+    usual: int
+
+    def chances(self, arm: str) -> Float64:
+        """Float64 [K]: with which the arm takes each action."""
+        if arm == "agent":
+            return self.agent
+        count = len(self.agent)
+        if arm == "random":
+            return np.full(count, 1.0 / count)
+        taken = np.zeros(count)
+        taken[self.usual if arm == "business_as_usual" else count - 1] = 1.0
+        return taken
+
+    @property
+    def by_arm(self) -> dict[str, Float64]:
+        """The chances of every arm there is."""
+        return {arm: self.chances(arm) for arm in ARMS}
 
     @property
     def propensities(self) -> Float64:
         """Float64 [K]: of the whole policy, the lottery of arms included."""
-        total = sum((share * self.by_arm[arm] for arm, share in self.arms.shares.items()), np.zeros(1))
+        total = sum((share * self.chances(arm) for arm, share in self.arms.shares.items()), np.zeros(1))
         return np.asarray(total / total.sum())
 
 
-def lottery(arms: Arms, agent: Float64, usual: int) -> Lottery:
-    """agent: float64 [K], the policy's propensities, no contact last; usual: the action of business as usual."""
-    count = len(agent)
-    places = np.arange(count)
-    return Lottery(
-        arms,
-        {
-            "agent": agent,
-            "random": np.full(count, 1.0 / count),
-            "business_as_usual": (places == usual).astype(np.float64),
-            "holdout": (places == count - 1).astype(np.float64),
-        },
-    )
-
-
-def business_as_usual(found: Sequence[Offer], take_ups: Float64 | None, costs: Float64) -> int:
+def business_as_usual(found: Offers, take_ups: Float64 | None, costs: Float64) -> int:
     """Position of the most taken-up product (catalogue order where nothing is counted) through the cheapest channel,
     first channel and first content where several are; len(found), which is no contact, where nothing can be offered."""
-    counted = take_ups if take_ups is not None else np.zeros(1 + max((offer.product for offer in found), default=0))
-    order = [(-counted[offer.product], offer.product, costs[offer.channel], place) for place, offer in enumerate(found)]
-    return min(order)[-1] if order else 0
+    if not len(found):
+        return 0
+    taken = np.zeros(len(found)) if take_ups is None else take_ups[found.product]
+    # Columns from the least important: what stands first is last here.
+    return int(np.lexsort((costs[found.channel], found.product, -taken))[0])
 
 
 def withheld(
@@ -112,14 +122,17 @@ def withheld(
 ) -> dict[str, Removed]:
     """Products that this customer is not offered now: control groups and new products on their ramp."""
     found: dict[str, Removed] = {}
+    if not arms.products and (maturity is None or take_ups is None):
+        return found
+    now = period(arms, at)
     for place, product in enumerate(product_ids):
         share = arms.products.get(product, 0.0)
-        if uniform(f"{arms.salt}|{product}|{customer_id}|{period(arms, at)}") < share:
+        if share > 0 and uniform(f"{arms.salt}|{product}|{customer_id}|{now}") < share:
             reason = "the customer is in this product's control group of this period"
             found[product] = Removed("product", product, "product_holdout", reason)
         elif maturity is not None and take_ups is not None:
             out = released(maturity, float(take_ups[place]))
-            if uniform(f"maturity|{product}|{customer_id}") >= out:
+            if out < 1 and uniform(f"maturity|{product}|{customer_id}") >= out:
                 reason = f"a new product, offered to {out:.0%} of customers so far"
                 found[product] = Removed("product", product, "maturing", reason)
     return found

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as csv
@@ -21,8 +22,9 @@ import pyarrow.parquet as pq
 from features.assemble import assemble, row_schema
 from features.columns import AS_OF, CUSTOMER_ID, ELIGIBLE
 from features.errors import ArtefactError, InputError
+from features.history import history
 from features.progress import SILENT, Progress
-from features.schema import Bool, Rows
+from features.schema import Bool, Float64, Rows
 from serving.choice import ChoiceModel, ranks
 from serving.eligibility import rankable
 from serving.registry import misfit
@@ -105,20 +107,21 @@ def score_blocks(
     and ineligible products are absent; every channel is present. source: where rows come from (None: `rows_of`).
     """
     check_eligible(entities, build.catalog)
-    source = source or rows_of
     with progress.step(f"score {len(entities)} entities", len(entities)) as advance:
         for start in range(0, max(len(entities), 1), block):
             part = entities.iloc[start : start + block].reset_index(drop=True)
-            rows = source(build, model, part)
-            scored = model.probabilities(rows, allowed(model, rows, build.catalog, part))
-            yield ranked(model, part, scored)
+            yield ranked(model, part, probabilities_of(build, model, part, source or rows_of))
             advance(len(part))
+
+
+def probabilities_of(build: Build, model: ChoiceModel, entities: pd.DataFrame, source: RowsOf) -> Float64:
+    """Float64 [n, m]: calibrated probabilities of the entities' candidates, NaN for those that may not be ranked."""
+    rows = source(build, model, entities)
+    return model.probabilities(rows, allowed(model, rows, build.catalog, entities))
 
 
 def rows_of(build: Build, model: ChoiceModel, entities: pd.DataFrame) -> Rows:
     """Model rows of the entities, each from what was known at its `as_of`."""
-    from features.store import history  # imports Feast, seconds
-
     states = history(build, entities[[CUSTOMER_ID, AS_OF]])
     as_of = np.asarray(entities[AS_OF].astype("datetime64[us, UTC]").astype("int64"), dtype=np.float64) / 1e6
     return assemble(states, as_of, model.row_schema)
@@ -134,24 +137,41 @@ def allowed(model: ChoiceModel, rows: Rows, catalog: Catalog, entities: pd.DataF
     return rankable(rows, catalog, eligible)[:, positions]
 
 
-def ranked(
-    model: ChoiceModel, entities: pd.DataFrame, probabilities: np.ndarray[Any, np.dtype[np.float64]]
-) -> pd.DataFrame:
+def ranked(model: ChoiceModel, entities: pd.DataFrame, probabilities: Float64) -> pd.DataFrame:
     """The frame of one block: one line per entity and candidate with a probability, best first."""
+    table = ranked_lines(model, entities, probabilities)
+    texts = pa.schema([(name, _plain(kind)) for name, kind in zip(table.column_names, table.schema.types, strict=True)])
+    frame: pd.DataFrame = table.cast(texts).to_pandas()
+    return frame
+
+
+def ranked_lines(model: ChoiceModel, entities: pd.DataFrame, probabilities: Float64) -> pa.Table:
+    """One line per entity and candidate with a probability (float64 [n, m], NaN = none), best first; texts that repeat
+    are dictionaries."""
     place = ranks(probabilities, ~np.isnan(probabilities))  # [n, m], 0 = absent
-    row, candidate = np.nonzero(place)
-    order = np.lexsort((place[row, candidate], row))
-    row, candidate = row[order], candidate[order]
-    name = "product_id" if model.question.block == "product" else "channel"
-    return pd.DataFrame(
+    # Of a row, what is absent first, then the best; equal places are only those of what is absent.
+    order = np.argsort(place, axis=1, kind="stable")  # [n, m]
+    row, column = np.nonzero(np.take_along_axis(place, order, axis=1))
+    candidate = order[row, column]
+    as_of = entities[AS_OF].astype("datetime64[us, UTC]").astype("int64").to_numpy()
+    question = model.question
+    return pa.table(
         {
-            CUSTOMER_ID: entities[CUSTOMER_ID].to_numpy(dtype=object)[row],
-            AS_OF: entities[AS_OF].array[row],
-            name: np.asarray(model.question.candidates, dtype=object)[candidate],
+            CUSTOMER_ID: _repeated(row, entities[CUSTOMER_ID]),
+            AS_OF: pa.array(as_of[row]).cast(pa.timestamp("us", tz="UTC")),
+            "product_id" if question.block == "product" else "channel": _repeated(candidate, question.candidates),
             SCORE: probabilities[row, candidate],
             RANK: place[row, candidate],
         }
     )
+
+
+def _repeated(index: npt.NDArray[np.int64], texts: Iterable[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(index.astype(np.int32)), pa.array(texts, pa.string()))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def write_scores(blocks: Iterator[pd.DataFrame], path: Path, scale: str = "") -> int:
@@ -240,7 +260,9 @@ def _lists(column: pa.ChunkedArray, path: Path) -> list[frozenset[str] | None]:
         raise InputError(f"{_RULE}; however in {path} eligible is {kind}")
     if any(None in ids for ids in values if ids is not None):
         raise InputError(f"{_RULE}; however in {path} an eligible list holds an empty id")
-    return [None if ids is None else frozenset(ids) for ids in values]
+    sets: dict[frozenset[str], frozenset[str]] = {}  # equal ones are one object: a million customers have few different
+    found = (None if ids is None else frozenset(ids) for ids in values)
+    return [None if ids is None else sets.setdefault(ids, ids) for ids in found]
 
 
 def _split(text: str, path: Path) -> list[str]:

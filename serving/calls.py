@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable
-from datetime import datetime
+from concurrent.futures import Future
+from functools import partial
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -14,13 +15,17 @@ from serving.account import account, replayed_account
 from serving.caps import NotReserved
 from serving.decision import Decision, Reason
 from serving.desk import Office, json_body
-from serving.metrics import Meters
+from serving.direct import Endpoint
+from serving.entries import Entry
+from serving.errors import LedgerUnavailable
 from serving.opening import Serving
 from serving.problems import Problem, documented
 from serving.route import decision_for
 
 TRIES = 4
 """How often one request is decided: once, and three times more where a cap was reached or consent changed meanwhile."""
+PATIENCE = 10.0
+"""Seconds that one try may take, the queue and the disk included."""
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _DECISION_ID = re.compile(r"[0-9a-f]{32}")
 _KEY_PARAMETER = {
@@ -39,7 +44,7 @@ _REPLAY_PARAMETER = {
 }
 
 
-def add_decisions(app: FastAPI, office: Office) -> None:
+def add_decisions(app: FastAPI, office: Office) -> dict[str, Endpoint]:
     """POST /v1/decide and /v1/route: one way through, two kinds of question."""
 
     @app.post(
@@ -62,8 +67,10 @@ def add_decisions(app: FastAPI, office: Office) -> None:
     async def route(request: Request) -> Response:
         return await _answered(office, request, "route", contract.RouteRequest)
 
+    return {"/v1/decide": decide, "/v1/route": route}
 
-def add_ranking(app: FastAPI, office: Office) -> None:
+
+def add_ranking(app: FastAPI, office: Office) -> dict[str, Endpoint]:
     """POST /v1/rank."""
 
     @app.post(
@@ -79,6 +86,8 @@ def add_ranking(app: FastAPI, office: Office) -> None:
         ranking = await office.desk.work(lambda: serving.decider.rank(wanted.ask(office.clock()), wanted.limit))
         office.meters.ranked(ranking)
         return Response(orjson.dumps(ranking.answer()), media_type="application/json")
+
+    return {"/v1/rank": rank}
 
 
 def add_records(app: FastAPI, office: Office) -> None:
@@ -112,61 +121,84 @@ async def _answered(
 ) -> Response:
     wanted = contract.parse(kind, await json_body(request))
     key = _idempotency_key(request)
-    request_hash = contract.fingerprint(call, wanted)
-    serving = office.opening.serving
-
-    def job() -> bytes:
-        known = serving.ledger.recall(key, request_hash) if key else None
-        if known is not None:
-            return known
-        now = office.clock()
-        ask = wanted.ask(now)
-        return _settle(
-            lambda: decision_for(serving.decider, ask, office.new_id()),
-            office.new_id,
-            lambda decision: _record(serving, decision, now, key, request_hash, office.meters),
-        )
-
-    return Response(await office.desk.work(job), media_type="application/json")
+    case = _Case(office, office.opening.serving, wanted, key, contract.fingerprint(call, wanted))
+    with office.desk.place():
+        return Response(await _settled(office, case), media_type="application/json")
 
 
-def _settle(
-    decide: Callable[[], Decision], new_decision_id: Callable[[], str], record: Callable[[Decision], bytes]
-) -> bytes:
-    """Decide and record; where a cap was reached or consent changed meanwhile, decide again knowing of it.
+async def _settled(office: Office, case: _Case) -> bytes:
+    """The answer to send, durable. Where a cap was reached or consent changed meanwhile, decided again knowing of it.
 
     After `TRIES` the customer is not contacted: whoever is this much in demand has been written to enough.
     """
-    for _ in range(TRIES):
-        decision = decide()
+    job = case.begin
+    for tries_left in reversed(range(TRIES + 1)):
         try:
-            return record(decision)
+            async with asyncio.timeout(PATIENCE):
+                answer = await office.desk.durable(job)
         except NotReserved as error:
+            if not tries_left:
+                raise
             reason = Reason(error.rule, error.why)
-    return record(decision.without_contact(new_decision_id(), reason))
+            job = case.decide if tries_left > 1 else partial(case.give_up, reason)
+        except TimeoutError:
+            raise LedgerUnavailable(f"no decision was durable within {PATIENCE:g} s") from None
+        else:
+            if case.decision and answer == case.answer:
+                office.meters.decided(case.decision)
+            return answer
+    raise AssertionError("the last try is answered or raises")
 
 
-def _record(
-    serving: Serving, decision: Decision, now: datetime, key: str | None, request_hash: str, meters: Meters
-) -> bytes:
-    """The answer to send, durable; with a key that another call used meanwhile, that call's answer.
+class _Case:
+    """One request from its question to its decision; its methods run in a thread, one after the other."""
 
-    Raises NotReserved where the contact may not be made any more; nothing is recorded then.
-    """
-    answer = orjson.dumps(decision.answer())
-    stored = serving.ledger.record(
-        decision,
-        now,
-        answer,
-        key,
-        request_hash,
-        contact=decision.contact,
-        caps=decision.caps,
-        consent_version=decision.consent_version,
-    )
-    if stored == answer:
-        meters.decided(decision)
-    return stored
+    def __init__(
+        self,
+        office: Office,
+        serving: Serving,
+        wanted: contract.DecideRequest | contract.RouteRequest,
+        key: str | None,
+        request_hash: str,
+    ) -> None:
+        self._office, self._serving, self._wanted = office, serving, wanted
+        self._key, self._request_hash = key, request_hash
+        self.decision: Decision | None = None
+        self.answer = b""
+
+    def begin(self) -> Future[bytes]:
+        """The answer that the key was given before, or a new decision."""
+        known = self._serving.ledger.recall(self._key, self._request_hash) if self._key else None
+        if known is not None:
+            done: Future[bytes] = Future()
+            done.set_result(known)
+            return done
+        self._now = self._office.clock()
+        self._ask = self._wanted.ask(self._now)
+        return self.decide()
+
+    def decide(self) -> Future[bytes]:
+        """A decision on its way to the disk; the future has NotReserved where its contact may not be made."""
+        return self._recording(decision_for(self._serving.decider, self._ask, self._office.new_id()))
+
+    def give_up(self, reason: Reason) -> Future[bytes]:
+        """The latest decision without its contact."""
+        assert self.decision is not None
+        return self._recording(self.decision.without_contact(self._office.new_id(), reason))
+
+    def _recording(self, decision: Decision) -> Future[bytes]:
+        self.decision, self.answer = decision, orjson.dumps(decision.answer())
+        entry = Entry.of(
+            decision,
+            self._now,
+            self.answer,
+            self._key,
+            self._request_hash,
+            contact=decision.contact,
+            caps=decision.caps,
+            consent_version=decision.consent_version,
+        )
+        return self._serving.ledger.recording(entry)
 
 
 def _wants_replay(request: Request) -> bool:

@@ -16,6 +16,7 @@ from serving import contract
 from serving.contract_events import EventsAnswer, EventsRequest, TimelineAnswer
 from serving.decision import rfc3339
 from serving.desk import Office, json_body
+from serving.direct import Endpoint
 from serving.events import TimelineEvent
 from serving.intake import Intake
 from serving.opening import Serving
@@ -54,7 +55,7 @@ _MOMENT: TypeAdapter[datetime] = TypeAdapter(contract.Moment)
 _CUSTOMER: TypeAdapter[str] = TypeAdapter(contract.Id)
 
 
-def add_events(app: FastAPI, office: Office) -> None:
+def add_events(app: FastAPI, office: Office) -> dict[str, Endpoint]:
     """POST /v1/events."""
 
     @app.post(
@@ -74,6 +75,8 @@ def add_events(app: FastAPI, office: Office) -> None:
         return Response(
             orjson.dumps({"results": [result.document() for result in results]}), 202, media_type="application/json"
         )
+
+    return {"/v1/events": events}
 
 
 def add_timeline(app: FastAPI, office: Office) -> None:

@@ -38,6 +38,7 @@ from features.importing import Bank
 from features.schema import Float64, RowSchema, State, States
 from features.times import PARTS
 from serving.choice import ChoiceModel
+from serving.compiled import Compiled
 from serving.orphans import stop_with_parent
 from serving.registry import TIMING_MODEL, misfit
 from serving.timing import SLOTS, TimingModel
@@ -105,6 +106,8 @@ class Canary:
         if reason:
             raise ArtefactError(f"{name} was {reason}")
         rows = assemble(self.states, self.moments, model.row_schema)
+        if isinstance(model.scorer, Compiled):
+            model.scorer.check_compiled(rows)
         return model.probabilities(rows, np.ones((len(rows), len(question.candidates)), dtype=np.bool_))
 
     def _chances(self, model: TimingModel) -> Float64:

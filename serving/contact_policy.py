@@ -33,13 +33,17 @@ class ContactCap:
         """How far before a send the window may begin."""
         return LONGEST_PERIOD if self.rule.days is None else timedelta(days=self.rule.days)
 
+    def may_refuse(self, at: Situation) -> bool:
+        """Whether there are enough contacts at all for the cap to be reached."""
+        return at.purpose == Purpose.MARKETING and len(at.past.contacts) >= self.rule.limit
+
     def cap(self, value: str | None, send_at: datetime, zone: ZoneInfo) -> Cap:
         """What the ledger is to check for a contact of `value` (a channel, product, group; None: any) at `send_at`."""
         return Cap(self.rule.id, self.rule.target.scope, value, self._since_us(send_at, zone), self.rule.limit)
 
     def refusal(self, value: str | None, send_at: datetime, at: Situation) -> str | None:
         """Why there may be no contact of `value` at `send_at`; None: there may."""
-        if at.purpose != Purpose.MARKETING:
+        if not self.may_refuse(at):
             return None
         cap = self.cap(value, send_at, at.zone)
         count = sum(cap.covers(contact) for contact in at.past.contacts)
@@ -61,9 +65,13 @@ class Suppression:
 
     rule: SuppressionRule
 
+    def may_refuse(self, at: Situation) -> bool:
+        """Whether there are enough responses at all to be silent after."""
+        return at.purpose == Purpose.MARKETING and len(at.past.responses) >= self.rule.after
+
     def refusal(self, value: str | None, send_at: datetime, at: Situation) -> str | None:
         """Why there may be no contact of `value` (a channel, product or group; None: any) then; None: there may."""
-        if at.purpose != Purpose.MARKETING:
+        if not self.may_refuse(at):
             return None
         times = [response.at_us for response in at.past.responses if self._counts(response, value)]
         now_us, silence_us = micros(send_at), _micros(self.rule.days)

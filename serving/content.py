@@ -7,17 +7,21 @@ is escaped; a text that exceeds its channel, counted as the channel counts, is n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-import numpy as np
 from jinja2 import Template, TemplateError, UndefinedError
 
 from features.catalog import Catalog, Channel, Content, Product
 from features.schema import Attribute, State
 from features.templates import Named, TemplateRefused, compiled, impersonal, plain_problem
 from serving.segments import room, segments
+
+if TYPE_CHECKING:
+    from serving.slots import Slots
 
 Value = str | int | float | bool
 
@@ -44,6 +48,8 @@ class Contents:
         self._compiled: dict[tuple[str, bool], _Compiled] = {}
         self._fitting: dict[tuple[str | None, str], tuple[Content, ...]] = {}
         self._same_for_all: dict[tuple[str, str | None, str], str] = {}
+        self._languages = tuple(dict.fromkeys(content.language for content in catalog.contents))
+        self._slots: dict[tuple[int, int, tuple[str, ...]], Slots] = {}
         self._by_id = {content.id: content for content in catalog.contents}
         self.refused: dict[str, str] = {}
         for content in catalog.contents:
@@ -62,6 +68,22 @@ class Contents:
 
     def __contains__(self, content_id: object) -> bool:
         return content_id in self._by_id
+
+    def slots(self, catalog: Catalog, language: str | None) -> Slots:
+        """The slots of a catalogue of these contents for whom speaks `language`; found out once."""
+        from serving.slots import Slots  # it writes with these contents
+
+        spoken = tuple(one for one in self._languages if language and _speaks(one, language))
+        key = (id(catalog.products), id(catalog.channels), spoken)
+        if key not in self._slots:
+            self._slots[key] = Slots(catalog, self, language if spoken else None)
+        return self._slots[key]
+
+    def same_for_all(self, content: Content) -> bool:
+        """Whether its text, or why there is none, says not a word about the customer."""
+        return content.id in self.refused or all(
+            made.same_for_all for (name, _), made in self._compiled.items() if name == content.id
+        )
 
     def matching(self, product: Product | None, channel: Channel, language: str | None) -> tuple[Content, ...]:
         """Contents for the pair in `language`; where it has none, in the catalogue's first language.
@@ -126,13 +148,15 @@ def customer_values(attributes: tuple[Attribute, ...], profile: State) -> dict[s
     profile.numbers holds flags as 0 and 1 and dates as seconds since 1970; columns stand in the order of `attributes`.
     """
     values: dict[str, Value] = {}
-    numbers = iter(profile.numbers[0])
-    texts = iter(profile.texts[0])
+    numbers = iter(profile.numbers[0].tolist())
+    texts = iter(profile.texts[0].tolist())
     for attribute in attributes:
-        raw = next(texts) if attribute.kind == "text" else next(numbers)
-        if raw is None or (attribute.kind != "text" and not np.isfinite(raw)):
-            continue
-        values[attribute.name] = _spoken(attribute, raw)
+        if attribute.kind == "text":
+            raw = next(texts)
+            if raw is not None:
+                values[attribute.name] = raw
+        elif math.isfinite(number := next(numbers)):
+            values[attribute.name] = _spoken(attribute, number)
     return values
 
 
@@ -156,14 +180,12 @@ def _fit(text: str, channel: Channel) -> None:
         raise ContentError(f"the text has {len(text)} characters; {channel.id} takes {channel.max_length}")
 
 
-def _spoken(attribute: Attribute, raw: str | float) -> Value:
-    if isinstance(raw, str):
-        return raw
+def _spoken(attribute: Attribute, number: float) -> Value:
     if attribute.kind == "flag":
-        return bool(raw)
+        return bool(number)
     if attribute.kind == "date":
-        return datetime.fromtimestamp(float(raw), UTC).date().isoformat()
-    return int(raw) if float(raw).is_integer() else float(raw)
+        return datetime.fromtimestamp(number, UTC).date().isoformat()
+    return int(number) if number.is_integer() else number
 
 
 def _speaks(language: str, wanted: str) -> bool:

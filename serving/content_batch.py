@@ -11,6 +11,7 @@ import pandas as pd
 from features.assemble import assemble, row_schema
 from features.columns import AS_OF, CUSTOMER_ID, ELIGIBLE
 from features.errors import ArtefactError
+from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Float64
 from serving.batch import RANK, SCORE, check_eligible
@@ -39,8 +40,6 @@ def content_blocks(
     Columns: customer_id, as_of, content_id (None = no contact), score (expected reward per decision, in the model's
     unit), rank (1 = best). Every content of the catalogue is there, and no contact.
     """
-    from features.store import history  # imports Feast, seconds
-
     check_eligible(entities, build.catalog)
     with progress.step(f"score {len(entities)} entities", len(entities)) as advance:
         for start in range(0, max(len(entities), 1), block):

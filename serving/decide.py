@@ -8,7 +8,7 @@ question on the same features gives the same decision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,14 +16,13 @@ import numpy as np
 
 from features.columns import Purpose
 from features.schema import Float64
-from serving.arms import AGENT, Lottery, arm_of, business_as_usual, lottery, why_arm, withheld
-from serving.candidates import Offer, offers
+from serving.arms import AGENT, Lottery, arm_of, business_as_usual, why_arm, withheld
+from serving.candidates import Offers
 from serving.content import Contents
-from serving.decision import Ask, Candidate, Decision, Ranked, Ranking, Reason, Removed, Versions
+from serving.decision import NO_CONTACT, Ask, Decision, Ranked, Ranking, Reason, Removed, Versions
 from serving.explain import (
     all_kept_back,
     blocked,
-    fallbacks,
     nothing_left,
     ruled_out,
     unknown_views,
@@ -38,9 +37,8 @@ from serving.registry import PRIOR
 from serving.reservation import reserved, sendable
 from serving.schedule import ALL_ALIKE, Scheduler
 from serving.scoring import Panel, Scores
+from serving.slate import Slate
 from serving.value import Worth, pressure
-
-NO_CONTACT = Candidate(None, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +67,11 @@ class Decider(Lookup):
             if source.name == PRIOR
         )
 
+    @cached_property
+    def _policy_version(self) -> str:
+        priced = f" prices={self.prices.version}" if self.prices else ""
+        return f"{self.policy.version}{self.priors}{priced}"
+
     def decide(self, ask: Ask, decision_id: str) -> Decision:
         """The next best action for one customer, or no contact; FeaturesUnavailable where consent cannot be read."""
         look = self.look_up(ask)
@@ -82,13 +85,9 @@ class Decider(Lookup):
         product_scores = self.products.score(look.rows_of, allowed_products)
         channel_scores = self.channels.score(look.rows_of, allowed_channels)
         removed += (*unscored("product", product_scores), *unscored("channel", channel_scores))
-        found, failed = offers(
-            self.catalog,
-            self.contents,
-            np.isfinite(product_scores.probabilities),
-            np.isfinite(channel_scores.probabilities),
-            look.customer,
-            self.language(ask, look),
+        slots = self.contents.slots(self.catalog, self.language(ask, look))
+        found, failed = slots.offers(
+            np.isfinite(product_scores.probabilities), np.isfinite(channel_scores.probabilities), look.customer
         )
         found, refused = sendable(self.layers, found, look.situation)
         decision = self._choose(ask, decision_id, found, look, product_scores, channel_scores)
@@ -98,8 +97,7 @@ class Decider(Lookup):
             *nothing_left(allowed_products, allowed_channels, found),
             *ruled_out((*look.ruled_out, *refused)),
         )
-        return replace(
-            decision,
+        return decision.but(
             reasons=reasons,
             removed=(*removed, *failed, *refused, *decision.removed),
             degraded=(
@@ -140,47 +138,39 @@ class Decider(Lookup):
         )
 
     def _choose(
-        self, ask: Ask, decision_id: str, possible: Sequence[Offer], look: Look, products: Scores, channels: Scores
+        self, ask: Ask, decision_id: str, possible: Offers, look: Look, products: Scores, channels: Scores
     ) -> Decision:
         """Draw among the offers and no contact; reasons are empty where there was no offer."""
         found, kept_back = self._released(ask, possible)
-        pairs = [(offer.product, offer.channel) for offer in found]
         factors = self.worth.factors(
-            products.probabilities, channels.probabilities, pairs, pressure(look.rows), look.customer
+            products.probabilities, channels.probabilities, found.pairs, pressure(look.rows), look.customer
         )
         values = self.worth.total(factors)  # [A]
-        candidates = (
-            *(
-                Candidate(offer.action, float(value), made_of)
-                for offer, value, made_of in zip(found, values, factors.rows(), strict=True)
-            ),
-            NO_CONTACT,
-        )
         lots, arm = self._lottery(ask, found, values)
-        in_arm, propensities = lots.by_arm[arm], lots.propensities  # [A + 1] each
+        in_arm, propensities = lots.chances(arm), lots.propensities  # [A + 1] each
         drawn = draw(in_arm, decision_id)
-        chosen = candidates[drawn]
-        why = why_chosen(candidates, drawn, self.worth.unit) if arm == "agent" else why_arm(arm)
+        slate = Slate(found, values, factors, drawn)
+        why = why_chosen(slate, self.worth.unit) if arm == "agent" else why_arm(arm)
         versions = {self.products.question: products.version, self.channels.question: channels.version}
         return Decision(
             decision_id=decision_id,
             ask=ask,
-            action=chosen.action,
+            action=slate.action,
             propensity=float(propensities[drawn]),
-            value=chosen.value,
-            candidates=candidates,
-            propensities=tuple(float(propensity) for propensity in propensities),
+            value=slate.values[drawn],
+            candidates=slate,
+            propensities=tuple(propensities.tolist()),
             removed=kept_back,
-            reasons=why if found else all_kept_back(kept_back),
+            reasons=why if len(found) else all_kept_back(kept_back),
             degraded=(),
             dropped=0,
-            fallback_channels=fallbacks(candidates, chosen),
+            fallback_channels=slate.fallbacks,
             versions=self.versions(versions),
             arm=arm,
             arm_propensity=float(in_arm[drawn]),
         )
 
-    def _released(self, ask: Ask, possible: Sequence[Offer]) -> tuple[Sequence[Offer], tuple[Removed, ...]]:
+    def _released(self, ask: Ask, possible: Offers) -> tuple[Offers, tuple[Removed, ...]]:
         """The offers that no control group and no maturity ramp keeps from this customer; only marketing has them."""
         if ask.purpose != Purpose.MARKETING:
             return possible, ()
@@ -193,32 +183,37 @@ class Decider(Lookup):
             ask.customer_id,
             ask.as_of,
         )
-        offered = {offer.action.product_id for offer in possible}
-        found = [offer for offer in possible if offer.action.product_id not in kept_back]
-        return found, tuple(removed for product, removed in kept_back.items() if product in offered)
+        if not kept_back:
+            return possible, ()
+        places = [place for place, product in enumerate(self.catalog.product_ids) if product in kept_back]
+        offered = set(possible.product.tolist())
+        found = possible.take(~np.isin(possible.product, places))
+        return found, tuple(
+            removed for place, removed in zip(places, kept_back.values(), strict=True) if place in offered
+        )
 
-    def _lottery(self, ask: Ask, found: Sequence[Offer], values: Float64) -> tuple[Lottery, str]:
+    def _lottery(self, ask: Ask, found: Offers, values: Float64) -> tuple[Lottery, str]:
         """What every arm would do, float64 [A + 1] each, and the arm that decides for this customer now.
 
         Only marketing is experimented with. A mandatory message is sent wherever it can be, by its best action.
         """
         if ask.purpose == Purpose.MANDATORY:
             best = greedy(values) if len(values) else np.empty(0)
-            return lottery(AGENT, np.append(best, 0.0 if len(values) else 1.0), len(found)), "agent"
+            return Lottery(AGENT, np.append(best, 0.0 if len(values) else 1.0), len(found)), "agent"
         net = values - self._opportunity(ask, found)
         agent = self.policy.propensities(np.append(net, NO_CONTACT.value), NO_CONTACT.value)
         if ask.purpose != Purpose.MARKETING:
-            return lottery(AGENT, agent, len(found)), "agent"
+            return Lottery(AGENT, agent, len(found)), "agent"
         arms = self.worth.declared.arms
-        usual = business_as_usual(found, self.worth.take_ups, self.worth.costs)
-        return lottery(arms, agent, usual), arm_of(arms, ask.customer_id, ask.as_of)
+        asked = arms.shares.get("business_as_usual", 0.0) > 0
+        usual = business_as_usual(found, self.worth.take_ups, self.worth.costs) if asked else len(found)
+        return Lottery(arms, agent, usual), arm_of(arms, ask.customer_id, ask.as_of)
 
-    def _opportunity(self, ask: Ask, found: Sequence[Offer]) -> Float64:
-        """Float64 [A]: what each contact would earn elsewhere in the campaign under way; other purposes come first."""
+    def _opportunity(self, ask: Ask, found: Offers) -> Float64 | float:
+        """What each contact would earn elsewhere in the campaign under way, [A]; other purposes come first."""
         if self.prices is None or ask.purpose != Purpose.MARKETING:
-            return np.zeros(len(found))
-        of_channel = self.prices.of(self.catalog.channel_ids, ask.as_of)
-        return of_channel[np.array([offer.channel for offer in found], dtype=np.int64)]
+            return 0.0
+        return self.prices.of(self.catalog.channel_ids, ask.as_of)[found.channel]
 
     def no_contact(
         self, ask: Ask, decision_id: str, reasons: tuple[Reason, ...], removed: tuple[Removed, ...]
@@ -229,6 +224,4 @@ class Decider(Lookup):
 
     def versions(self, models: Mapping[str, str]) -> Versions:
         """What stamps an answer; models: question → version."""
-        priced = f" prices={self.prices.version}" if self.prices else ""
-        policy = f"{self.policy.version}{self.priors}{priced}"
-        return Versions(models, policy, self.features_version, self.catalog_version, self.layers.version)
+        return Versions(models, self._policy_version, self.features_version, self.catalog_version, self.layers.version)

@@ -6,10 +6,11 @@ probability with which exactly its action was drawn among all feasible ones, no 
 
 from __future__ import annotations
 
-from collections import Counter
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from features.schema import States
@@ -69,6 +70,33 @@ class Candidate:
     factors: Mapping[str, float] | None = None
     """What the value is made of (`serving.value.Factors`)."""
 
+    def document(self, propensity: float) -> dict[str, Any]:
+        """As a record has it."""
+        action = self.action
+        return {
+            "product_id": action and action.product_id,
+            "channel": action and action.channel,
+            "content_id": action and action.content_id,
+            "value": self.value,
+            "factors": None if self.factors is None else dict(self.factors),
+            "propensity": propensity,
+        }
+
+
+NO_CONTACT = Candidate(None, 0.0)
+
+
+class Columns(Sequence[Candidate]):
+    """Candidates that are kept column by column, one of them drawn (`serving.slate`)."""
+
+    @abstractmethod
+    def says(self, channel: str) -> Action | None:
+        """The best action on a channel for the product that was drawn; None: there is none."""
+
+    @abstractmethod
+    def documents(self, propensities: Sequence[float]) -> list[dict[str, Any]]:
+        """`Candidate.document` of each."""
+
 
 @dataclass(frozen=True)
 class Removed:
@@ -99,6 +127,10 @@ class Versions:
     rules: str = ""
     """Hash of the declared policies; see `features.policies.version`."""
 
+    def document(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return {**vars(self), "models": dict(self.models)}
+
 
 @dataclass(frozen=True)
 class Hop:
@@ -122,7 +154,7 @@ class Decision:
     propensity: float
     """Of exactly this action under the whole policy, the lottery of arms included: what the timeline logs."""
     value: float
-    candidates: tuple[Candidate, ...]
+    candidates: Sequence[Candidate]
     propensities: tuple[float, ...]
     """One per candidate, in order; they sum to 1."""
     removed: tuple[Removed, ...]
@@ -161,6 +193,12 @@ class Decision:
         """When the action is to be sent; None for no contact."""
         return self.chain[0].send_at if self.chain else None
 
+    def but(self, **changes: Any) -> Decision:
+        """`dataclasses.replace`, which asks two dozen fields for their names, in a tenth of the time."""
+        changed = object.__new__(Decision)
+        changed.__dict__.update(self.__dict__, **changes)
+        return changed
+
     def without_contact(self, decision_id: str, reason: Reason) -> Decision:
         """The decision not to contact after all, for a reason that left no choice."""
         return replace(
@@ -169,7 +207,7 @@ class Decision:
             action=None,
             propensity=1.0,
             value=0.0,
-            candidates=(Candidate(None, 0.0),),
+            candidates=(NO_CONTACT,),
             propensities=(1.0,),
             reasons=(reason,),
             fallback_channels=(),
@@ -181,24 +219,29 @@ class Decision:
 
     def answer(self) -> dict[str, Any]:
         """The document that a caller gets."""
+        return dict(self._answer)
+
+    @cached_property
+    def _answer(self) -> dict[str, Any]:
+        """Made once: the caller gets it, and the record begins with it."""
         return {
             "decision_id": self.decision_id,
             "customer_id": self.ask.customer_id,
             "as_of": rfc3339(self.ask.as_of),
             "purpose": self.ask.purpose,
-            "action": None if self.action is None else asdict(self.action),
+            "action": None if self.action is None else dict(vars(self.action)),
             "propensity": self.propensity,
             "arm": self.arm,
             "arm_propensity": self.propensity if self.arm_propensity is None else self.arm_propensity,
             "value": self.value,
-            "reasons": [asdict(reason) for reason in self.reasons],
+            "reasons": [dict(vars(reason)) for reason in self.reasons],
             "removed": summary(self.removed),
             "degraded": bool(self.degraded),
             "degraded_because": list(self.degraded),
             "fallback_channels": list(self.fallback_channels),
             "send_at": None if self.send_at is None else rfc3339(self.send_at),
             "chain": [self._hop(hop) for hop in self.chain],
-            "versions": asdict(self.versions),
+            "versions": self.versions.document(),
         }
 
     def _hop(self, hop: Hop) -> dict[str, Any]:
@@ -216,6 +259,8 @@ class Decision:
         chosen = self.action
         if chosen is None or chosen.channel == channel:
             return chosen
+        if isinstance(self.candidates, Columns):
+            return self.candidates.says(channel)
         same = [
             (candidate.value, candidate.action)
             for candidate in self.candidates
@@ -224,21 +269,13 @@ class Decision:
         ]
         return max(same, key=lambda one: one[0])[1] if same else None
 
-    def record(self) -> dict[str, Any]:
-        """The document that the ledger keeps: the answer, the question, and every candidate with its propensity."""
-        candidates = [
-            {
-                "product_id": candidate.action and candidate.action.product_id,
-                "channel": candidate.action and candidate.action.channel,
-                "content_id": candidate.action and candidate.action.content_id,
-                "value": candidate.value,
-                "factors": None if candidate.factors is None else dict(candidate.factors),
-                "propensity": propensity,
-            }
-            for candidate, propensity in zip(self.candidates, self.propensities, strict=True)
-        ]
+    def record(self, candidates: bool = True) -> dict[str, Any]:
+        """The document that the ledger keeps: the answer, the question, and every candidate with its propensity.
+
+        candidates: False leaves them out (null), for who keeps them in another form (`serving.packed_record`).
+        """
         return {
-            **self.answer(),
+            **self._answer,
             "asked": {
                 "eligible": None if self.ask.eligible is None else list(self.ask.eligible),
                 "channels": None if self.ask.channels is None else list(self.ask.channels),
@@ -247,11 +284,17 @@ class Decision:
             },
             "features": None if self.features is None else pack(self.features),
             "past": self.past.document(),
-            "candidates": candidates,
+            "candidates": self._candidates() if candidates else None,
             "dropped_scores": self.dropped,
             "forced": self.forced,
-            "removed": [asdict(removed) for removed in self.removed],
+            "removed": [dict(vars(removed)) for removed in self.removed],
         }
+
+    def _candidates(self) -> list[dict[str, Any]]:
+        if isinstance(self.candidates, Columns):
+            return self.candidates.documents(self.propensities)
+        both = zip(self.candidates, self.propensities, strict=True)
+        return [candidate.document(propensity) for candidate, propensity in both]
 
 
 @dataclass(frozen=True)
@@ -280,12 +323,12 @@ class Ranking:
         return {
             "customer_id": self.ask.customer_id,
             "as_of": rfc3339(self.ask.as_of),
-            "products": [asdict(product) for product in self.products],
-            "reasons": [asdict(reason) for reason in self.reasons],
+            "products": [dict(vars(product)) for product in self.products],
+            "reasons": [dict(vars(reason)) for reason in self.reasons],
             "removed": summary(self.removed),
             "degraded": bool(self.degraded),
             "degraded_because": list(self.degraded),
-            "versions": asdict(self.versions),
+            "versions": self.versions.document(),
         }
 
 
@@ -295,14 +338,15 @@ SHOWN = 20
 
 def summary(removed: Sequence[Removed]) -> list[dict[str, Any]]:
     """One entry per subject and rule: how many fell to it, and the first ids; in the order they fell."""
-    counts = Counter((item.subject, item.rule) for item in removed)
     entries: dict[tuple[str, str], dict[str, Any]] = {}
     for item in removed:
         key = (item.subject, item.rule)
-        entry = entries.setdefault(
-            key, {"subject": item.subject, "rule": item.rule, "reason": item.reason, "count": counts[key], "ids": []}
-        )
-        if len(entry["ids"]) < SHOWN:
+        entry = entries.get(key)
+        if entry is None:
+            entries[key] = entry = {"subject": item.subject, "rule": item.rule, "reason": item.reason}
+            entry |= {"count": 0, "ids": []}
+        entry["count"] += 1
+        if entry["count"] <= SHOWN:
             entry["ids"].append(item.id)
     return list(entries.values())
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-import anyio
 from fastapi import Request
 
 from serving.metrics import Meters
@@ -18,22 +21,86 @@ Result = TypeVar("Result")
 
 
 class Desk:
-    """Bounds what is worked on at once. More would only make everyone wait longer; beyond the queue, 503."""
+    """Bounds what is worked on at once. More would only make everyone wait longer; beyond the queue, 503.
+
+    in_flight: threads that work. waiting: requests beyond so many that may be here, in the queue or until the disk has
+    what was decided.
+    """
 
     def __init__(self, in_flight: int, waiting: int) -> None:
-        self._limiter = anyio.CapacityLimiter(in_flight)
+        self._threads = ThreadPoolExecutor(in_flight, "desk")
         self._most = in_flight + waiting
         self._present = 0
 
-    async def work(self, job: Callable[[], Result]) -> Result:
-        """Run blocking `job` in a thread; Problem 503 where too many wait already."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place at the desk for one request; Problem 503 where too many wait already."""
         if self._present >= self._most:
             raise Problem(503, "overloaded", "too many requests wait; try again")
         self._present += 1
         try:
-            return await anyio.to_thread.run_sync(job, limiter=self._limiter)
+            yield
         finally:
             self._present -= 1
+
+    async def work(self, job: Callable[[], Result]) -> Result:
+        """Run blocking `job` in a thread; Problem 503 where too many wait already."""
+        with self.place():
+            return await asyncio.get_running_loop().run_in_executor(self._threads, job)
+
+    async def durable(self, job: Callable[[], Future[Result]]) -> Result:
+        """Run blocking `job` in a thread, then wait for what it began without one; for who has a place.
+
+        A thread that waited for the disk would keep others from deciding. The event loop is woken once, when all is
+        done. Where the caller is cancelled, what was begun is withdrawn.
+        """
+        errand: _Errand[Result] = _Errand(asyncio.get_running_loop())
+        self._threads.submit(errand.run, job)
+        return await errand.outcome()
+
+    def close(self) -> None:
+        """Let the threads end after what they are at."""
+        self._threads.shutdown(wait=False)
+
+
+class _Errand(Generic[Result]):
+    """From the event loop to a thread, on to what the thread began, and back. May be used once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._back: asyncio.Future[Result] = loop.create_future()
+        self._begun: Future[Result] | None = None
+
+    def run(self, job: Callable[[], Future[Result]]) -> None:
+        """In a thread."""
+        try:
+            self._begun = job()
+        except Exception as error:
+            self._begun = Future()
+            self._begun.set_exception(error)
+        self._begun.add_done_callback(self._done)
+
+    async def outcome(self) -> Result:
+        try:
+            return await self._back
+        except asyncio.CancelledError:
+            if self._begun:
+                self._begun.cancel()
+            raise
+
+    def _done(self, begun: Future[Result]) -> None:
+        """In whatever thread has finished it."""
+        with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._take, begun)
+
+    def _take(self, begun: Future[Result]) -> None:
+        if self._back.done() or begun.cancelled():
+            return
+        error = begun.exception()
+        if error:
+            self._back.set_exception(error)
+        else:
+            self._back.set_result(begun.result())
 
 
 @dataclass(frozen=True)

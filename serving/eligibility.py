@@ -35,9 +35,12 @@ def rankable(
     if len(eligible) != len(rows):
         raise ValueError(f"rankable needs one eligible set (or None) per row, however {len(eligible)} != {len(rows)}")
     allowed: Bool = ~_held_again(rows, catalog)
+    asked: dict[frozenset[str], Bool] = {}  # of many customers few lists are different ones
     for position, wanted in enumerate(eligible):
         if wanted is not None:
-            allowed[position] &= np.array([product in wanted for product in catalog.product_ids], dtype=np.bool_)
+            if wanted not in asked:
+                asked[wanted] = np.array([product in wanted for product in catalog.product_ids], dtype=np.bool_)
+            allowed[position] &= asked[wanted]
     return allowed if taken is None else allowed & ~taken
 
 
@@ -45,13 +48,14 @@ def removed_products(
     rows: Rows, catalog: Catalog, eligible: frozenset[str] | None, taken: Bool | None = None
 ) -> Iterator[Removed]:
     """The reasons behind `rankable` for the single customer in `rows`, plus eligible ids the catalogue lacks."""
-    held = _held_again(rows, catalog)[0]
+    held = _held_again(rows, catalog)[0].tolist()
+    bought = None if taken is None else taken[0].tolist()
     for position, product in enumerate(catalog.product_ids):
         if eligible is not None and product not in eligible:
             yield Removed("product", product, "not_eligible", "not in the request's eligible list")
         elif held[position]:
             yield Removed("product", product, "held", "the customer holds it, and a holder is not offered it again")
-        elif taken is not None and taken[0, position]:
+        elif bought is not None and bought[position]:
             yield Removed(
                 "product", product, "just_taken_up", "the customer took it up; holdings do not tell of it yet"
             )
@@ -81,12 +85,13 @@ def contactable(refused: Bool, catalog: Catalog, channels: frozenset[str] | None
 
 def removed_channels(refused: Bool, catalog: Catalog, channels: frozenset[str] | None) -> Iterator[Removed]:
     """The reasons behind `contactable` for a single customer (refused: bool [1, H]), plus asked ids it lacks."""
+    said_no = refused[0].tolist()
     for position, channel in enumerate(catalog.channels):
         if not channel.outbound:
             yield Removed("channel", channel.id, "inbound_only", "the customer comes by it; we cannot send on it")
         elif channels is not None and channel.id not in channels:
             yield Removed("channel", channel.id, "not_allowed", "not in the request's channels")
-        elif refused[0, position]:
+        elif said_no[position]:
             yield Removed("channel", channel.id, "no_consent", "the customer opted out of it")
     for channel_id in sorted((channels or frozenset()) - set(catalog.channel_ids)):
         yield Removed("channel", channel_id, "unknown_channel", "not in the catalogue")

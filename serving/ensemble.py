@@ -17,6 +17,7 @@ import numpy as np
 from features.errors import ArtefactError
 from features.schema import Float32, Rows
 from serving.choice import Scorer, load_scorer
+from serving.compiled import Compiled
 from serving.scorers import Layout, read_scorer_file, write_scorer_file
 
 
@@ -43,6 +44,17 @@ class EnsembleScorer:
         for member in self.members:
             total += member.utilities(rows)
         return (total / len(self.members)).astype(np.float32)
+
+    @property
+    def uncompiled(self) -> str:
+        reasons = ((one.family, one.uncompiled) for one in self.members if isinstance(one, Compiled))
+        return "; ".join(f"{family}: {reason}" for family, reason in reasons if reason)
+
+    def check_compiled(self, rows: Rows) -> None:
+        """Every member's own."""
+        for member in self.members:
+            if isinstance(member, Compiled):
+                member.check_compiled(rows)
 
     def save(self, folder: Path) -> None:
         names = [member.family for member in self.members]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
-
-import orjson
 
 from features.columns import Kind
 from features.times import micros
@@ -18,6 +15,7 @@ from serving.decision import Decision
 from serving.errors import KeyReused
 from serving.events import TimelineEvent
 from serving.history import Known
+from serving.packed_record import packed
 
 SEEDED_AT_ONCE = 10_000
 """Contacts that are seeded in one transaction."""
@@ -25,7 +23,10 @@ SEEDED_AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class Entry:
-    """One decision as it will be written; `decision` is the row in its table's column order."""
+    """One decision as it will be written; `decision` is the row in its table's column order, its answer the last.
+
+    key: of idempotency, with the hash of the request that it names; empty: none.
+    """
 
     customer_id: str
     decision: tuple[str, str, int, bytes, bytes]
@@ -34,6 +35,8 @@ class Entry:
     caps: tuple[Cap, ...]
     now_us: int
     consent_version: int | None
+    key: str = ""
+    request_hash: str = ""
 
     @classmethod
     def of(
@@ -41,15 +44,24 @@ class Entry:
         decision: Decision,
         recorded_at: datetime,
         answer: bytes,
-        contact: Contact | None,
-        caps: Sequence[Cap],
-        consent_version: int | None,
+        key: str | None = None,
+        request_hash: str = "",
+        *,
+        contact: Contact | None = None,
+        caps: Sequence[Cap] = (),
+        consent_version: int | None = None,
     ) -> Entry:
-        # Hundreds of candidates are much alike: a tenth of the bytes reaches the disk.
-        record = zlib.compress(orjson.dumps({**decision.record(), "recorded_at": recorded_at}), 1)
+        """The decision as `Ledger.record` is given it."""
         now_us, customer_id = micros(recorded_at), decision.ask.customer_id
-        row = (decision.decision_id, customer_id, now_us, record, answer)
-        return cls(customer_id, row, _decided(decision, now_us), contact, tuple(caps), now_us, consent_version)
+        row = (decision.decision_id, customer_id, now_us, packed(decision, recorded_at), answer)
+        event = _decided(decision, now_us)
+        caps = tuple(caps)
+        return cls(customer_id, row, event, contact, caps, now_us, consent_version, key or "", request_hash)
+
+    @property
+    def answer(self) -> bytes:
+        """What the caller gets once it is durable."""
+        return self.decision[-1]
 
     @property
     def since_us(self) -> int:
@@ -62,11 +74,6 @@ class Entry:
             if self.consent_version not in (None, known.consent_version):
                 raise ConsentChanged
             check(self.contact, self.caps, known.contacts)
-
-
-def unpacked(record: bytes) -> bytes:
-    """The JSON of a record as it was before it was packed."""
-    return zlib.decompress(record)
 
 
 def answer_of(known: Sequence[Any] | None, request_hash: str) -> bytes | None:

@@ -7,11 +7,12 @@ from zoneinfo import ZoneInfo
 
 from features import consent
 from features.schema import Bool
-from serving.candidates import Offer
+from serving.candidates import Offers
 from serving.decision import Candidate, Reason, Removed, Subject
 from serving.quiet_hours import zone_of
 from serving.scoring import Scores
 from serving.situation import Value
+from serving.slate import Slate
 
 
 def blocked(known: bool, later: frozenset[str]) -> Reason | None:
@@ -25,9 +26,9 @@ def blocked(known: bool, later: frozenset[str]) -> Reason | None:
     return None
 
 
-def nothing_left(products: Bool, channels: Bool, found: Sequence[Offer]) -> tuple[Reason, ...]:
+def nothing_left(products: Bool, channels: Bool, found: Offers) -> tuple[Reason, ...]:
     """Why there is no offer, the first cause first; empty where there is one."""
-    if found:
+    if len(found):
         return ()
     reasons = []
     if not channels.any():
@@ -44,16 +45,15 @@ def all_kept_back(kept_back: Sequence[Removed]) -> tuple[Reason, ...]:
     return (Reason("kept_back", "every product left is in a control group or not yet let out to this customer"),)
 
 
-def why_chosen(candidates: Sequence[Candidate], drawn: int, unit: str) -> tuple[Reason, ...]:
+def why_chosen(slate: Slate, unit: str) -> tuple[Reason, ...]:
     """Whether the best was taken, or another one to learn from."""
-    best = max(range(len(candidates)), key=lambda at: candidates[at].value)
-    chosen, top = candidates[drawn], candidates[best]
-    worth = f"expected value {chosen.value:.6g} {unit}"
-    if chosen.value < top.value:
-        return (Reason("explored", f"{worth}; the best action has {top.value:.6g}"),)
-    if chosen.action is None:
+    value, top = slate.values[slate.drawn], slate.top
+    worth = f"expected value {value:.6g} {unit}"
+    if value < top:
+        return (Reason("explored", f"{worth}; the best action has {top:.6g}"),)
+    if slate.action is None:
         return (Reason("nothing_worth_it", "no action is expected to be worth more than its cost"),)
-    return (Reason("highest_value", f"{worth}, the highest of {len(candidates) - 1} actions"),)
+    return (Reason("highest_value", f"{worth}, the highest of {len(slate) - 1} actions"),)
 
 
 def fallbacks(candidates: Sequence[Candidate], chosen: Candidate) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ Work = Callable[[sqlite3.Connection], Result]
 class _Request:
     work: Work[Any]
     done: Future[Any]
+    checks_first: bool
 
 
 class Writer:
@@ -41,7 +42,8 @@ class Writer:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], capacity: int, patience: float) -> None:
         self._patience = patience
-        self._waiting: queue.Queue[_Request | None] = queue.Queue(capacity)
+        self._capacity = capacity
+        self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._accept = threading.Lock()
         self._closed = False
         started: Future[None] = Future()
@@ -53,26 +55,33 @@ class Writer:
     def open(self) -> bool:
         return not self._closed and self._thread.is_alive()
 
-    def submit(self, work: Work[Result], patient: bool = False) -> Result:
-        """Do `work` inside a transaction; its result once that is on disk. patient: wait for it as long as it takes.
+    def begin(self, work: Work[Result], checks_first: bool = False) -> Future[Result]:
+        """Do `work` inside a transaction; the future has its result once that is on disk.
 
         Others share the transaction; where `work` raises one of PROMISED, what it wrote is undone and theirs is not.
+        checks_first: `work` raises none of them after it has begun to write, so that there is never anything to undo.
         """
-        request = _Request(work, Future())
+        request = _Request(work, Future(), checks_first)
         with self._accept:  # after close() has put its end mark, nothing may follow it
             if not self.open:
                 raise LedgerUnavailable("the ledger is closed")
-            try:
-                self._waiting.put_nowait(request)
-            except queue.Full:
-                raise LedgerUnavailable("the ledger cannot keep up: too many decisions wait for the disk") from None
+            if self._waiting.qsize() >= self._capacity:
+                raise LedgerUnavailable("the ledger cannot keep up: too many decisions wait for the disk")
+            self._waiting.put(request)
+        return request.done
+
+    def wait(self, done: Future[Result], patient: bool = False) -> Result:
+        """The result of what was begun; LedgerUnavailable where the disk takes longer than a caller waits."""
         try:
-            result: Result = request.done.result(None if patient else self._patience)
-            return result
+            return done.result(None if patient else self._patience)
         except TimeoutError:
             # Withdrawn if the writer has not taken it; else it may yet be written, which is safe: it was not answered.
-            request.done.cancel()
+            done.cancel()
             raise LedgerUnavailable(f"the disk did not answer within {self._patience:g} s") from None
+
+    def submit(self, work: Work[Result], patient: bool = False) -> Result:
+        """Do `work` inside a transaction and wait for it; patient: as long as it takes."""
+        return self.wait(self.begin(work), patient)
 
     def close(self) -> None:
         """Finish what was accepted, then accept nothing more. May be called twice."""
@@ -117,13 +126,7 @@ def _commit(connection: sqlite3.Connection, group: list[_Request]) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
         for request in group:
-            connection.execute("SAVEPOINT request")
-            try:
-                outcomes.append(request.work(connection))
-            except PROMISED as error:
-                connection.execute("ROLLBACK TO request")
-                outcomes.append(error)
-            connection.execute("RELEASE request")
+            outcomes.append((_done if request.checks_first else _done_apart)(connection, request.work))
         connection.execute("COMMIT")
     except Exception as error:
         with contextlib.suppress(sqlite3.Error):
@@ -135,3 +138,21 @@ def _commit(connection: sqlite3.Connection, group: list[_Request]) -> None:
                 request.done.set_exception(outcome)
             else:
                 request.done.set_result(outcome)
+
+
+def _done(connection: sqlite3.Connection, work: Work[Any]) -> Any:
+    """The result of `work`, or which of PROMISED it raised."""
+    try:
+        return work(connection)
+    except PROMISED as error:
+        return error
+
+
+def _done_apart(connection: sqlite3.Connection, work: Work[Any]) -> Any:
+    """As `_done`; where it raised, nothing that it wrote is left."""
+    connection.execute("SAVEPOINT request")
+    outcome = _done(connection, work)
+    if isinstance(outcome, Exception):
+        connection.execute("ROLLBACK TO request")
+    connection.execute("RELEASE request")
+    return outcome

@@ -43,6 +43,7 @@ def _state(serving: Serving) -> dict[str, object]:
             for question, sources in serving.models.items()
         },
         "degraded": serving.degraded,
+        "uncompiled": serving.uncompiled,
         "features": decider.features_version,
         "catalog": decider.catalog_version,
         "policy": decider.policy.version,

@@ -13,6 +13,7 @@ One process: a SQLite file (`serving.sqlite`). More than one: PostgreSQL (`servi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ from typing import Protocol
 from features.schema import Bool
 from serving.caps import Cap, Contact
 from serving.decision import Decision
+from serving.entries import Entry
 from serving.events import Fold, Outcome, TimelineEvent, unfolded
 from serving.history import Known
 from serving.sqlite import SqliteLedger
@@ -48,6 +50,14 @@ class Ledger(Protocol):
         not compare), CapReached where a cap has no room for it, nothing written. A decision about a product enters the
         live state with it. Raises KeyReused where the key named another request, LedgerUnavailable where nothing can be
         promised.
+        """
+        ...
+
+    def recording(self, entry: Entry) -> Future[bytes]:
+        """What `record` does, without waiting for it: the future has the answer to send once it is durable.
+
+        It has what `record` would raise; cancelling it withdraws what has not been begun. Raises LedgerUnavailable at
+        once where nothing more can be taken.
         """
         ...
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
-import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
@@ -44,7 +44,7 @@ class BodyLimit:
             return
         body = bytearray()
         try:
-            with anyio.fail_after(self._seconds):
+            async with asyncio.timeout(self._seconds):
                 more = True
                 while more:
                     message = await receive()

@@ -105,7 +105,7 @@ class Lookup:
         later = frozenset(name for name, state in states.items() if state.at[0] > moment[0])
         customer = customer_values(self.attributes, facts) if known else {}
         has = rows.held[0] | taken[0]
-        held = frozenset(itertools.compress(self.catalog.product_ids, has))
+        held = frozenset(itertools.compress(self.catalog.product_ids, has.tolist()))
         situation = Situation(
             ask.as_of,
             self.layers.zone(customer.get("time_zone")),
@@ -114,7 +114,7 @@ class Lookup:
             None if holdings.NAME in later else held,
             past,
         )
-        refusals = (*self.layers.products(situation), *self.layers.channels(situation))
+        refusals = self.layers.refusals(situation)
         return Look(known, later, states, rows, refused, taken, rows_of, customer, situation, refusals)
 
     def eligible(self, ask: Ask, look: Look) -> tuple[Bool, Bool]:
@@ -123,9 +123,11 @@ class Lookup:
         if holdings.NAME in look.later:
             products &= np.array([not product.holdable for product in self.catalog.products], dtype=np.bool_)
         channels = contactable(look.refused, self.catalog, _set(ask.channels))[0]
-        gone = {(removed.subject, removed.id) for removed in look.ruled_out}
-        products &= np.array([("product", name) not in gone for name in self.catalog.product_ids], dtype=np.bool_)
-        channels &= np.array([("channel", name) not in gone for name in self.catalog.channel_ids], dtype=np.bool_)
+        for gone in look.ruled_out:
+            if gone.subject == "product":
+                products[self.layers.product_places[gone.id]] = False
+            else:
+                channels[self.layers.channel_places[gone.id]] = False
         return products, channels
 
     def removed(self, ask: Ask, look: Look) -> tuple[Removed, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -53,6 +54,9 @@ class Meters:
             registry=self._registry,
         )
 
+        self._of_call: dict[tuple[str, int], Histogram] = {}
+        self._of_rule: dict[tuple[str, str], Counter] = {}
+
     def received(self, statuses: Iterable[str], seconds: float) -> None:
         """What became of the events of one call, and how long after their arrival every decision knew of them."""
         for status in statuses:
@@ -72,7 +76,10 @@ class Meters:
         self._answered("rank", ranking)
 
     def took(self, call: str, status: int, seconds: float) -> None:
-        self._latency.labels(call, str(status)).observe(seconds)
+        found = self._of_call.get((call, status))
+        if found is None:  # finding it by its labels takes longer than counting
+            found = self._of_call[call, status] = self._latency.labels(call, str(status))
+        found.observe(seconds)
 
     def exposition(self) -> bytes:
         return bytes(generate_latest(self._registry))
@@ -80,9 +87,14 @@ class Meters:
     def _answered(self, call: str, answer: Decision | Ranking) -> None:
         if answer.degraded:
             self._degraded.labels(call).inc()
-        self._dropped.inc(answer.dropped)
-        for removed in answer.removed:
-            self._removed.labels(removed.subject, removed.rule).inc()
+        if answer.dropped:
+            self._dropped.inc(answer.dropped)
+        counts = Tally((removed.subject, removed.rule) for removed in answer.removed)
+        for rule, count in counts.items():
+            found = self._of_rule.get(rule)
+            if found is None:
+                found = self._of_rule[rule] = self._removed.labels(*rule)
+            found.inc(count)
 
 
 @dataclass(frozen=True)

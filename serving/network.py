@@ -8,6 +8,7 @@ so an untrained network is the prior, and what the data do not teach stays there
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,12 +18,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from features.schema import Float32, Rows
+from features.schema import Float32, Float64, Rows
+from serving.booster_text import NotCompiled
+from serving.network_forward import Forward
 from serving.scorers import Layout, blocks, check_finite, read_scorer_file, write_scorer_file
 
 ROWS_AT_ONCE = 4096
+PROBES = 64
+"""Rows on which the two forward passes are compared."""
+CLOSE = 1e-6
 FARTHEST = 6.0
 """Standard deviations beyond which a value counts as this far: an absurd input stays a finite score."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,10 @@ def signed_log(values: Tensor) -> Tensor:
 
 
 class TorchScorer:
-    """A `ChoiceNetwork` behind the scorer seam."""
+    """A `ChoiceNetwork` behind the scorer seam.
+
+    forward: the same formula without torch, once it was proved to say the same; from then on `network` stays as it is.
+    """
 
     family: ClassVar[str] = "torch"
     file: ClassVar[str] = "network.safetensors"
@@ -128,17 +140,57 @@ class TorchScorer:
         # float64: sums in another order, as in a batch of one and of a thousand, then differ by 1e-15 and not
         # by 1e-6
         self.network = network.double().eval()
+        self.forward: Forward | NotCompiled = NotCompiled("the network is being learned")
 
-    @torch.no_grad()
     def utilities(self, rows: Rows) -> Float32:
         """Log-utilities, float32 [n, m + 1], the outside option last."""
         customer, candidates = self.layout.customer(rows), self.layout.candidates(rows)
         utilities = np.empty((len(rows), len(self.prior)), dtype=np.float32)
+        ask = self._by_torch if isinstance(self.forward, NotCompiled) else self.forward.utilities
         for part in blocks(len(rows), ROWS_AT_ONCE):
-            x = torch.from_numpy(customer[part].astype(np.float64))  # [b, C]
-            z = torch.from_numpy(candidates[part].astype(np.float64))  # [b, m, K]
-            utilities[part] = self.network(x, z).numpy()  # [b, m + 1]
+            utilities[part] = ask(customer[part], candidates[part])  # [b, m + 1]
         return utilities
+
+    @torch.no_grad()
+    def _by_torch(self, customer: Float32, candidates: Float32) -> Float64:
+        """customer [b, C], candidates [b, m, K] -> float64 [b, m + 1]."""
+        x = torch.from_numpy(customer.astype(np.float64))
+        z = torch.from_numpy(candidates.astype(np.float64))
+        told: Float64 = self.network(x, z).numpy()
+        return told
+
+    def compile(self) -> None:
+        """Answer by numpy from now on, if it says what torch says."""
+        state = {name: value.numpy() for name, value in self.network.state_dict().items()}
+        forward = Forward.of(state, FARTHEST)
+        draw = np.random.default_rng(0)
+        a = self.architecture
+        customer = draw.normal(scale=100.0, size=(PROBES, a.customer)).astype(np.float32)
+        candidates = draw.normal(scale=100.0, size=(PROBES, a.candidates, a.columns)).astype(np.float32)
+        for block in (customer, candidates):
+            block[draw.random(block.shape) < 0.2] = np.nan
+            block[draw.random(block.shape) < 0.2] = 0.0
+            block[draw.random(block.shape) < 0.05] = np.finfo(np.float32).max
+        self.forward = forward
+        self._compare(customer, candidates)
+
+    @property
+    def uncompiled(self) -> str:
+        return str(self.forward) if isinstance(self.forward, NotCompiled) else ""
+
+    def check_compiled(self, rows: Rows) -> None:
+        """Answer by torch again unless numpy says the same of these rows."""
+        self._compare(self.layout.customer(rows), self.layout.candidates(rows))
+
+    def _compare(self, customer: Float32, candidates: Float32) -> None:
+        if isinstance(self.forward, NotCompiled):
+            return
+        apart = np.abs(self.forward.utilities(customer, candidates) - self._by_torch(customer, candidates))
+        if not (apart <= CLOSE).all():  # NaN too
+            self.forward = NotCompiled(
+                f"numpy must say what torch says to {CLOSE}, however they are {apart.max():.2g} apart"
+            )
+            log.warning("the network is asked by torch: %s", self.forward)
 
     def save(self, folder: Path) -> None:
         write_scorer_file(folder, self.family, self.layout, self.prior, asdict(self.architecture))
@@ -154,4 +206,6 @@ class TorchScorer:
         for name, values in weights.items():
             check_finite(name, values.numpy())
         network.load_state_dict(weights)
-        return cls(layout, prior, architecture, network)
+        scorer = cls(layout, prior, architecture, network)
+        scorer.compile()
+        return scorer

@@ -74,6 +74,18 @@ class Serving:
         return chains | {model: [(timing, version)] for model, version in decider.scheduler.versions.items()}
 
     @property
+    def uncompiled(self) -> list[str]:
+        """Models that answer more slowly than they could, and why."""
+        from serving.compiled import Compiled
+
+        scorers = (
+            (f"{source.name} of {panel.question}", getattr(source.model, "scorer", None))
+            for panel in (self.decider.products, self.decider.channels)
+            for source in panel.sources
+        )
+        return [f"{name}: {one.uncompiled}" for name, one in scorers if isinstance(one, Compiled) and one.uncompiled]
+
+    @property
     def degraded(self) -> list[str]:
         """What is missing that answers would be better with."""
         contents = (f"content {name}: {reason}" for name, reason in self.decider.contents.refused.items())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from features.catalog import Catalog, Channel, Product
@@ -32,8 +33,7 @@ from serving.caps import Cap, Contact
 from serving.contact_policy import ContactCap, Suppression
 from serving.decision import Removed
 from serving.eligibility import Audience, Holding, Period, Reach
-from serving.quiet_hours import zone_of
-from serving.schedule import deferring
+from serving.quiet_hours import next_allowed, zone_of
 from serving.situation import Situation
 from serving.suitability import Affordability, RecentComplaint
 
@@ -85,7 +85,28 @@ class Layers:
             timedelta(hours=min(hours)) if hours else None,
         )
 
-    @property
+    @cached_property
+    def products_by_id(self) -> dict[str, Product]:
+        return {product.id: product for product in self.catalog.products}
+
+    @cached_property
+    def channels_by_id(self) -> dict[str, Channel]:
+        return {channel.id: channel for channel in self.catalog.channels}
+
+    @cached_property
+    def product_places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.catalog.product_ids)}
+
+    @cached_property
+    def channel_places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.catalog.channel_ids)}
+
+    @cached_property
+    def asks_for_pairs(self) -> bool:
+        """Whether a rule may refuse a product on a channel, though each may be used by itself."""
+        return bool(self.periods) or any(limit.rule.target.scope not in _OF_CHANNELS for limit in self.limits)
+
+    @cached_property
     def limits(self) -> tuple[Suppression | ContactCap, ...]:
         """What only marketing is held to."""
         return *self.suppressions, *self.caps
@@ -100,33 +121,33 @@ class Layers:
 
     def defer(self, channel_id: str, moment: datetime, at: Situation) -> datetime:
         """The first moment from `moment` on outside the channel's quiet hours, UTC; mandatory messages ignore them."""
-        return deferring(self.catalog, at.zone, at.purpose)(channel_id, moment)
+        quiet = None if at.purpose == Purpose.MANDATORY else self.channels_by_id[channel_id].quiet_hours
+        return next_allowed(moment, at.zone, quiet)
+
+    def refusals(self, at: Situation) -> tuple[Removed, ...]:
+        """The products, then the channels, that the rules refuse now."""
+        everywhere = tuple(self._of_customer(at))
+        return (*self._products(at, everywhere), *self._channels(at, everywhere))
 
     def products(self, at: Situation) -> Iterator[Removed]:
         """The products that may not be offered now, each with the first rule that says so."""
-        everywhere = list(self._of_customer(at))
-        for product in self.catalog.products:
-            for rule_id, reason in self._of_product(product, at, everywhere):
-                yield Removed("product", product.id, rule_id, reason)
-                break
+        return self._products(at, tuple(self._of_customer(at)))
 
     def channels(self, at: Situation) -> Iterator[Removed]:
         """The channels that may not be used when quiet hours first allow it, each with the first rule that says so."""
-        everywhere = list(self._of_customer(at))
-        for channel in self.catalog.channels:
-            for rule_id, reason in self._of_channel(channel, at, everywhere):
-                yield Removed("channel", channel.id, rule_id, reason)
-                break
+        return self._channels(at, tuple(self._of_customer(at)))
 
     def pairs(self, pairs: Iterable[tuple[Product, Channel]], at: Situation) -> dict[tuple[str, str], Removed]:
         """Of pairs that passed the rules for products and channels, those that may not be sent then; by their ids."""
         found: dict[tuple[str, str], Removed] = {}
-        known: dict[tuple[str, datetime], tuple[str, str] | None] = {}
-        if not self.periods and all(limit.rule.target.scope in _OF_CHANNELS for limit in self.limits):
+        if not self.asks_for_pairs or not (self.periods or self._pressing(self._limits_of_products, at)):
             return found
-        send_times = {channel.id: self.defer(channel.id, at.as_of, at) for channel in self.catalog.channels}
+        known: dict[tuple[str, datetime], tuple[str, str] | None] = {}
+        send_times: dict[str, datetime] = {}
         for product, channel in pairs:
-            send_at = send_times[channel.id]
+            send_at = send_times.get(channel.id)
+            if send_at is None:
+                send_at = send_times[channel.id] = self.defer(channel.id, at.as_of, at)
             if (product.id, send_at) not in known:
                 known[product.id, send_at] = next(self._when_sent(product, send_at, at), None)
             refused = known[product.id, send_at]
@@ -165,33 +186,44 @@ class Layers:
             if reason:
                 yield rule.rule.target, rule.rule.id, reason
 
-    def _of_product(
-        self, product: Product, at: Situation, everywhere: Sequence[tuple[Target, str, str]]
-    ) -> Iterator[tuple[str, str]]:
-        yield from (
-            (name, why) for target, name, why in everywhere if target.scope != "channel" and target.product(product)
-        )
-        for period in self.periods:
-            reason = period.refusal(product, at.as_of, at)
-            if reason:
-                yield period.rule.id, reason
-        for rule in self.of_products:
-            reason = rule.refusal(product, at)
-            if reason:
-                yield rule.rule.id, reason
+    def _products(self, at: Situation, everywhere: Sequence[tuple[Target, str, str]]) -> Iterator[Removed]:
+        """Each rule is asked once, for the first product that it is about: its answer is that for all of them."""
+        first: dict[int, tuple[str, str]] = {}
+        for target, name, why in everywhere:
+            if target.scope != "channel":
+                for place in self._places_of(target):
+                    first.setdefault(place, (name, why))
+        for rule in (*self.periods, *self.of_products):
+            places = self._places_of(rule.rule.target)
+            if places:
+                about = self.catalog.products[places[0]]
+                reason = rule.refusal(about, at.as_of, at) if isinstance(rule, Period) else rule.refusal(about, at)
+                if reason:
+                    for place in places:
+                        first.setdefault(place, (rule.rule.id, reason))
+        for place in sorted(first):
+            yield Removed("product", self.catalog.products[place].id, *first[place])
+
+    def _channels(self, at: Situation, everywhere: Sequence[tuple[Target, str, str]]) -> Iterator[Removed]:
+        everywhere = [one for one in everywhere if one[0].scope in _OF_CHANNELS]
+        if not everywhere and not self._pressing(self._limits_of_channels, at):
+            return
+        for channel in self.catalog.channels:
+            for rule_id, reason in self._of_channel(channel, at, everywhere):
+                yield Removed("channel", channel.id, rule_id, reason)
+                break
 
     def _of_channel(
         self, channel: Channel, at: Situation, everywhere: Sequence[tuple[Target, str, str]]
     ) -> Iterator[tuple[str, str]]:
-        yield from (
-            (name, why) for target, name, why in everywhere if target.scope in _OF_CHANNELS and target.channel(channel)
-        )
-        yield from self._limits_of_channel(channel, self.defer(channel.id, at.as_of, at), at)
+        yield from ((name, why) for target, name, why in everywhere if target.channel(channel))
+        if self._pressing(self._limits_of_channels, at):
+            yield from self._limits_of_channel(channel, self.defer(channel.id, at.as_of, at), at)
 
     def _limits_of_channel(self, channel: Channel, send_at: datetime, at: Situation) -> Iterator[tuple[str, str]]:
-        for limit in self.limits:
+        for limit in self._pressing(self._limits_of_channels, at):
             target = limit.rule.target
-            if target.scope in _OF_CHANNELS and target.channel(channel):
+            if target.channel(channel):
                 reason = limit.refusal(_value(target, None, channel), send_at, at)
                 if reason:
                     yield limit.rule.id, reason
@@ -201,12 +233,35 @@ class Layers:
             reason = period.refusal(product, send_at, at)
             if reason:
                 yield period.rule.id, f"{reason}, and quiet hours put it off to {send_at.isoformat()}"
-        for limit in self.limits:
+        for limit in self._pressing(self._limits_of_products, at):
             target = limit.rule.target
-            if target.scope not in _OF_CHANNELS and target.product(product):
+            if target.product(product):
                 reason = limit.refusal(_value(target, product, None), send_at, at)
                 if reason:
                     yield limit.rule.id, reason
+
+    def _pressing(self, limits: Sequence[Suppression | ContactCap], at: Situation) -> list[Suppression | ContactCap]:
+        """Those that this customer's past gives any reason to ask."""
+        return [limit for limit in limits if limit.may_refuse(at)]
+
+    @cached_property
+    def _limits_of_channels(self) -> tuple[Suppression | ContactCap, ...]:
+        return tuple(limit for limit in self.limits if limit.rule.target.scope in _OF_CHANNELS)
+
+    @cached_property
+    def _limits_of_products(self) -> tuple[Suppression | ContactCap, ...]:
+        return tuple(limit for limit in self.limits if limit.rule.target.scope not in _OF_CHANNELS)
+
+    @cached_property
+    def _targets(self) -> dict[Target, list[int]]:
+        return {}
+
+    def _places_of(self, target: Target) -> list[int]:
+        """The positions of the products that a rule with this target is about."""
+        if target not in self._targets:
+            products = self.catalog.products
+            self._targets[target] = [place for place, product in enumerate(products) if target.product(product)]
+        return self._targets[target]
 
 
 def _value(target: Target, product: Product | None, channel: Channel | None) -> str | None:

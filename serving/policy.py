@@ -83,6 +83,8 @@ class Policy:
 
     def _explored(self, gap: Float64, floor: float) -> Bool:
         """Bool [K]: the best actions, as many as the budget lets have the floor."""
+        if self.loss_budget == np.inf:
+            return np.ones(len(gap), dtype=np.bool_)
         order = np.argsort(gap, kind="stable")
         with np.errstate(invalid="ignore"):  # a floor of 0 costs nothing, whatever the gap
             spent = np.cumsum(floor * gap[order] if floor > 0 else np.zeros(len(gap)))

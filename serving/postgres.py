@@ -21,18 +21,20 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
 
 import asyncpg
 
 from features.schema import Bool
-from serving.caps import Cap, Contact, NotReserved
+from serving.caps import Cap, Contact
 from serving.decision import Decision
-from serving.entries import Entry, answer_of, chunks, unpacked
-from serving.errors import KeyReused, LedgerUnavailable
+from serving.entries import Entry, answer_of, chunks
+from serving.errors import LedgerUnavailable
 from serving.events import Fold, Outcome, TimelineEvent, folded, unfolded
 from serving.history import Known
+from serving.packed_record import unpacked
 from serving.postgres_events import (
     append,
     contacts,
@@ -50,7 +52,6 @@ _RECALL = "SELECT request_hash, answer FROM idempotency JOIN decisions USING (de
 
 Result = TypeVar("Result")
 Work = Callable[[asyncpg.Connection], Awaitable[Result]]
-_PROMISED = (KeyReused, NotReserved, LedgerUnavailable)
 
 
 class PostgresLedger:
@@ -73,7 +74,7 @@ class PostgresLedger:
         self._patience = patience
         self._accept = threading.Lock()
         self._closed = False
-        self._running: set[concurrent.futures.Future[Any]] = set()
+        self._running: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ledger-postgres", daemon=True)
         self._thread.start()
@@ -95,14 +96,26 @@ class PostgresLedger:
         caps: Sequence[Cap] = (),
         consent_version: int | None = None,
     ) -> bytes:
-        entry = Entry.of(decision, recorded_at, answer, contact, caps, consent_version)
+        entry = Entry.of(
+            decision,
+            recorded_at,
+            answer,
+            key,
+            request_hash,
+            contact=contact,
+            caps=caps,
+            consent_version=consent_version,
+        )
+        return self.recording(entry).result()
 
+    def recording(self, entry: Entry) -> Future[bytes]:
         async def work(connection: asyncpg.Connection) -> bytes:
             # A higher level would count in a snapshot from before it held the lock.
             async with connection.transaction(isolation="read_committed"):
                 await lock_customers(connection, [entry.customer_id])
-                if key and not await _claim(connection, key, request_hash, decision.decision_id):
-                    first = answer_of(await connection.fetchrow(_RECALL, key), request_hash)
+                if entry.key and not await _claim(connection, entry):
+                    row = await connection.fetchrow(_RECALL, entry.key)
+                    first = answer_of(row, entry.request_hash)
                     assert first is not None  # the claim waited until whoever has the key had committed
                     return first
                 present = await known(
@@ -110,9 +123,9 @@ class PostgresLedger:
                 )
                 entry.admit(present)
                 await write(connection, entry, folded(self._fold, present.live, [entry.event]))
-                return answer
+                return entry.answer
 
-        return self._do(work)
+        return self._begin(work)
 
     def append(self, events: Sequence[TimelineEvent]) -> tuple[Outcome, ...]:
         outcomes: dict[int, Outcome] = {}
@@ -177,29 +190,30 @@ class PostgresLedger:
 
     def _do(self, work: Work[Result], patient: bool = False) -> Result:
         """Do `work` on a connection of the pool and wait for it; LedgerUnavailable for whatever the server refuses."""
+        return self._begin(work, patient).result()
+
+    def _begin(self, work: Work[Result], patient: bool = False) -> Future[Result]:
+        """As `_do`, without waiting."""
 
         async def in_time() -> Result:
-            async with asyncio.timeout(None if patient else self._patience), self._pool.acquire() as connection:
-                return await work(connection)
+            try:
+                async with asyncio.timeout(None if patient else self._patience), self._pool.acquire() as connection:
+                    return await work(connection)
+            except TimeoutError:
+                # It may yet be written, which is safe: it was not answered.
+                raise LedgerUnavailable(f"PostgreSQL did not answer within {self._patience:g} s") from None
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                raise LedgerUnavailable(f"the ledger could not write: {error}") from error
 
         with self._accept:  # close() waits for what is running; after it, nothing may start
             if self._closed:
                 raise LedgerUnavailable("the ledger is closed")
             future = self._on_loop(in_time())
             self._running.add(future)
-        try:
-            return future.result()
-        except _PROMISED:
-            raise
-        except TimeoutError:
-            # It may yet be written, which is safe: it was not answered.
-            raise LedgerUnavailable(f"PostgreSQL did not answer within {self._patience:g} s") from None
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise LedgerUnavailable(f"the ledger could not write: {error}") from error
-        finally:
-            self._running.discard(future)
+        future.add_done_callback(self._running.discard)
+        return future
 
-    def _on_loop(self, coroutine: Coroutine[Any, Any, Result]) -> concurrent.futures.Future[Result]:
+    def _on_loop(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def _end_loop(self) -> None:
@@ -234,7 +248,7 @@ async def _connect(url: str, connections: int, patience: float) -> asyncpg.Pool:
     return pool
 
 
-async def _claim(connection: asyncpg.Connection, key: str, request_hash: str, decision_id: str) -> bool:
+async def _claim(connection: asyncpg.Connection, entry: Entry) -> bool:
     """Take the key for this decision; False where another has it. Waits while another transaction is taking it."""
     claim = "INSERT INTO idempotency VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
-    return str(await connection.execute(claim, key, request_hash, decision_id)) == "INSERT 0 1"
+    return str(await connection.execute(claim, entry.key, entry.request_hash, entry.decision[0])) == "INSERT 0 1"

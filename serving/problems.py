@@ -44,6 +44,13 @@ _MEANING = {
     503: "Not ready, overloaded, or the ledger cannot promise durability",
 }
 
+_KNOWN: dict[type[Exception], tuple[int, str]] = {
+    KeyReused: (422, "idempotency-key-reused"),
+    LedgerUnavailable: (503, "ledger-unavailable"),
+    FeaturesUnavailable: (503, "features-unavailable"),
+    NotReady: (503, "not-ready"),
+}
+
 
 class Problem(Exception):
     """Raise it to answer with a problem document; `errors` are (JSON pointer, detail) pairs."""
@@ -83,12 +90,18 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def answer(error: Exception) -> Response | None:
+    """The problem document of an error that this edge knows; None: an error of ours."""
+    if isinstance(error, Problem):
+        return response(error.status, error.kind, error.detail, error.errors)
+    for known, (status, kind) in _KNOWN.items():
+        if isinstance(error, known):
+            return response(status, kind, _detail(error))
+    return None
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception of `app` with a problem document."""
-
-    @app.exception_handler(Problem)
-    async def _problem(_: Request, problem: Problem) -> Response:
-        return response(problem.status, problem.kind, problem.detail, problem.errors)
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
@@ -97,13 +110,9 @@ def install(app: FastAPI) -> None:
         detail = _MEANING.get(error.status_code, HTTPStatus(error.status_code).phrase)
         return response(error.status_code, kind, detail, headers=error.headers)
 
-    for known, status, kind in (
-        (KeyReused, 422, "idempotency-key-reused"),
-        (LedgerUnavailable, 503, "ledger-unavailable"),
-        (FeaturesUnavailable, 503, "features-unavailable"),
-        (NotReady, 503, "not-ready"),
-    ):
-        _install_known(app, known, status, kind)
+    _install_known(app, Problem)
+    for known in _KNOWN:
+        _install_known(app, known)
 
     @app.exception_handler(Exception)
     async def _unexpected(_: Request, error: Exception) -> Response:
@@ -111,10 +120,10 @@ def install(app: FastAPI) -> None:
         return response(500, "internal-error", "an error of ours; nothing was decided")
 
 
-def _install_known(app: FastAPI, known: type[Exception], status: int, kind: str) -> None:
+def _install_known(app: FastAPI, known: type[Exception]) -> None:
     @app.exception_handler(known)
-    async def _known(_: Request, error: Exception) -> Response:
-        return response(status, kind, _detail(error))
+    async def _known(_: Request, error: Exception) -> Response | None:
+        return answer(error)
 
 
 def _detail(error: Exception) -> str:

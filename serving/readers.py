@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -20,20 +19,28 @@ class Readers:
 
     def __init__(self, path: Path) -> None:
         self._uri = f"{path.resolve().as_uri()}?mode=ro"
-        self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._closed = False
 
     def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """The result of `work` on one snapshot; LedgerUnavailable where the file cannot be read, or after close()."""
-        connection: sqlite3.Connection | None = None
-        try:
-            connection = self._taken()
+
+        def on_one_snapshot(connection: sqlite3.Connection) -> Result:
             connection.execute("BEGIN")
             try:
                 return work(connection)
             finally:
                 connection.rollback()
+
+        return self.ask(on_one_snapshot)
+
+    def ask(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """As `read`, for work that is one statement: it has a snapshot of its own."""
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = self._taken()
+            return work(connection)
         except sqlite3.Error as error:
             raise LedgerUnavailable(f"the ledger could not be read: {error}") from error
         finally:
@@ -44,15 +51,15 @@ class Readers:
         """Close what is idle; what is in use is closed when it comes back."""
         with self._lock:
             self._closed = True
-            while not self._idle.empty():
-                self._idle.get_nowait().close()
+            while self._idle:
+                self._idle.pop().close()
 
     def _taken(self) -> sqlite3.Connection:
         with self._lock:
             if self._closed:
                 raise LedgerUnavailable("the ledger is closed")
-            if not self._idle.empty():
-                return self._idle.get_nowait()
+            if self._idle:
+                return self._idle.pop()
         return sqlite3.connect(
             self._uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -62,4 +69,4 @@ class Readers:
             if self._closed:
                 connection.close()
             else:
-                self._idle.put(connection)
+                self._idle.append(connection)

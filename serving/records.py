@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import orjson
 
-from serving.entries import unpacked
 from serving.errors import LedgerUnavailable
+from serving.packed_record import unpacked
 
 Picked = TypeVar("Picked")
 AT_ONCE = 500

@@ -5,6 +5,7 @@ MLflow is imported inside, and only where its database exists: merely connecting
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ class Loaded:
     name: str
     version: str
     run_id: str
+    digest: str = ""
+    """SHA-256 of its manifest, which has that of each of its files."""
 
 
 def champion(model_name: str, tracking_uri: str) -> Loaded:
@@ -50,11 +53,14 @@ def champion(model_name: str, tracking_uri: str) -> Loaded:
 
 def resolve(model_name: str, reference: str, tracking_uri: str) -> Loaded:
     """Load a registered model by alias, version number or run id; ArtefactError says what is missing or damaged."""
-    from serving.choice import ChoiceModel
+    from serving.choice import MANIFEST, ChoiceModel
 
     registry = Registry(tracking_uri)
     found = registry.find(model_name, reference)
-    return Loaded(ChoiceModel.load(registry.folder(found)), model_name, found.version, found.run_id)
+    folder = registry.folder(found)
+    model = ChoiceModel.load(folder)  # the manifest is one, and holds
+    digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    return Loaded(model, model_name, found.version, found.run_id, digest)
 
 
 def resolve_timing(reference: str, tracking_uri: str) -> tuple[TimingModel, str]:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from serving.candidates import Offer
+import numpy as np
+
+from features.catalog import Catalog
+from serving.candidates import Offers
 from serving.decision import Decision, Removed
 from serving.policies import Layers
 from serving.situation import Situation
 
 
-def sendable(layers: Layers, found: Sequence[Offer], at: Situation) -> tuple[list[Offer], tuple[Removed, ...]]:
+def sendable(layers: Layers, found: Offers, at: Situation) -> tuple[Offers, tuple[Removed, ...]]:
     """The offers that may be sent when quiet hours first allow it, and the pairs that may not."""
+    if not layers.asks_for_pairs or not len(found):
+        return found, ()
     catalog = layers.catalog
-    pairs = dict.fromkeys((offer.product, offer.channel) for offer in found)
-    refused = layers.pairs(((catalog.products[product], catalog.channels[channel]) for product, channel in pairs), at)
-    left = [offer for offer in found if (offer.action.product_id, offer.action.channel) not in refused]
-    return left, tuple(refused.values())
+    width = len(catalog.channels)
+    pair = found.product * width + found.channel  # rises, for offers stand in catalogue order
+    present = pair[np.r_[True, pair[1:] != pair[:-1]]].tolist()
+    pairs = ((catalog.products[one // width], catalog.channels[one % width]) for one in present)
+    refused = layers.pairs(pairs, at)
+    if not refused:
+        return found, ()
+    gone = [one for one in present if _ids(catalog, one) in refused]
+    return found.take(~np.isin(pair, gone)), tuple(refused.values())
+
+
+def _ids(catalog: Catalog, pair: int) -> tuple[str, str]:
+    product, channel = divmod(pair, len(catalog.channels))
+    return catalog.products[product].id, catalog.channels[channel].id
 
 
 def reserved(layers: Layers, decision: Decision, at: Situation) -> Decision:
@@ -28,9 +42,8 @@ def reserved(layers: Layers, decision: Decision, at: Situation) -> Decision:
     """
     if decision.action is None or not decision.chain:
         return decision
-    products = {product.id: product for product in layers.catalog.products}
-    channels = {channel.id: channel for channel in layers.catalog.channels}
-    product = products.get(decision.action.product_id or "")
+    channels = layers.channels_by_id
+    product = layers.products_by_id.get(decision.action.product_id or "")
     first, *others = decision.chain
     if not layers.allowed(product, channels[first.channel], first.send_at, at):
         send_at = layers.defer(first.channel, at.as_of, at)
@@ -38,8 +51,7 @@ def reserved(layers: Layers, decision: Decision, at: Situation) -> Decision:
     kept = [hop for hop in others if layers.allowed(product, channels[hop.channel], hop.send_at, at)]
     left_out = {hop.channel for hop in others if hop not in kept}
     channel = channels[first.channel]
-    return replace(
-        decision,
+    return decision.but(
         chain=(first, *kept),
         fallback_channels=tuple(name for name in decision.fallback_channels if name not in left_out),
         contact=layers.contact(

@@ -17,7 +17,7 @@ import numpy as np
 from features.catalog import Content, Product
 from features.columns import Purpose
 from features.schema import Bool, Float64
-from serving.candidates import Offer, rendered
+from serving.candidates import Offers, rendered
 from serving.decide import Decider
 from serving.decision import Action, Ask, Candidate, Decision, Message, Reason, Removed
 from serving.explain import blocked, fallbacks, unknown_views, unknown_zone, unscored
@@ -42,7 +42,7 @@ class _Given:
 class _Ways:
     """The actions that can carry the message, with what they are worth: float64 [A]."""
 
-    found: tuple[Offer, ...]
+    found: Offers
     values: Float64
     removed: tuple[Removed, ...]
     scores: tuple[Scores, ...]
@@ -124,46 +124,47 @@ def _ways(decider: Decider, ask: Ask, look: Look, given: _Given) -> _Ways:
     if offered:
         found, refused = sendable(decider.layers, found, look.situation)
         removed += refused
-    if offered and given.worth is None and found:
+    if offered and given.worth is None and len(found):
         product_scores = decider.products.score(look.rows_of, products)
         values = _worth_of_offers(decider, look, found, product_scores, scores)
-        return _Ways(tuple(found), values, tuple(removed), (scores, product_scores))
-    return _Ways(tuple(found), _worth_of_reaching(decider, given, found, scores), tuple(removed), (scores,))
+        return _Ways(found, values, tuple(removed), (scores, product_scores))
+    return _Ways(found, _worth_of_reaching(decider, given, found, scores), tuple(removed), (scores,))
 
 
-def _offers(decider: Decider, ask: Ask, look: Look, given: _Given, channels: Bool) -> tuple[list[Offer], list[Removed]]:
+def _offers(decider: Decider, ask: Ask, look: Look, given: _Given, channels: Bool) -> tuple[Offers, list[Removed]]:
     """An offer per content and channel that can carry the message, and what fell out."""
-    found: list[Offer] = []
+    found: list[Action] = []
+    places: list[int] = []
     removed: list[Removed] = []
     contents = decider.contents
     language = decider.language(ask, look)
-    place = -1 if given.place is None else given.place  # about no product, and nothing asks where that is
-    for at in np.flatnonzero(channels):
+    for at in np.flatnonzero(channels).tolist():
         channel = decider.catalog.channels[at]
         if not contents:
             product_id = given.product.id if given.product else None
-            found.append(Offer(Action(product_id, channel.id, None, None), place, int(at)))
+            found.append(Action(product_id, channel.id, None, None))
+            places.append(at)
             continue
         matching = (given.content,) if given.content else contents.matching(given.product, channel, language)
         actions, failed = rendered(contents, matching, given.product, channel, look.customer)
-        found += [Offer(action, place, int(at)) for action in actions]
+        found += actions
+        places += [at] * len(actions)
         removed += failed
-    return found, removed
+    about = -1 if given.place is None else given.place  # about no product, and nothing asks where that is
+    return Offers.of(found, [about] * len(found), places), removed
 
 
-def _worth_of_offers(decider: Decider, look: Look, found: list[Offer], products: Scores, channels: Scores) -> Float64:
+def _worth_of_offers(decider: Decider, look: Look, found: Offers, products: Scores, channels: Scores) -> Float64:
     """Float64 [A]: what each offer is expected to be worth."""
-    pairs = [(offer.product, offer.channel) for offer in found]
     return decider.worth.expected(
-        products.probabilities, channels.probabilities, pairs, pressure(look.rows), look.customer
+        products.probabilities, channels.probabilities, found.pairs, pressure(look.rows), look.customer
     )
 
 
-def _worth_of_reaching(decider: Decider, given: _Given, found: list[Offer], scores: Scores) -> Float64:
+def _worth_of_reaching(decider: Decider, given: _Given, found: Offers, scores: Scores) -> Float64:
     """Float64 [A]: what it is worth that the message is noticed, less the channel's cost; P alone without a worth."""
-    at = np.array([offer.channel for offer in found], dtype=np.int64)
-    reach: Float64 = scores.probabilities[at]
-    return reach if given.worth is None else reach * given.worth - decider.worth.costs[at]
+    reach: Float64 = scores.probabilities[found.channel]
+    return reach if given.worth is None else reach * given.worth - decider.worth.costs[found.channel]
 
 
 def _choose(decider: Decider, ask: Ask, decision_id: str, ways: _Ways) -> Decision:
@@ -171,12 +172,10 @@ def _choose(decider: Decider, ask: Ask, decision_id: str, ways: _Ways) -> Decisi
     versions = decider.versions(
         {panel.question: s.version for panel, s in zip((decider.channels, decider.products), ways.scores, strict=False)}
     )
-    if not ways.found:
+    if not len(ways.found):
         nothing = decider.no_contact(ask, decision_id, (_nothing(ways),), ways.removed)
         return replace(nothing, versions=versions)
-    candidates = tuple(
-        Candidate(offer.action, float(value)) for offer, value in zip(ways.found, ways.values, strict=True)
-    )
+    candidates = tuple(Candidate(ways.found.action(place), value) for place, value in enumerate(ways.values.tolist()))
     propensities = _propensities(decider, ask, ways.values)
     drawn = draw(propensities, decision_id)
     chosen = candidates[drawn]

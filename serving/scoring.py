@@ -7,13 +7,14 @@ nothing usable hands over to the next, with the reason.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from features.schema import Bool, Float64, Rows, RowSchema
+from features.schema import Bool, Float64, Int64, Rows, RowSchema
 
 if TYPE_CHECKING:
     from serving.choice import ChoiceModel
@@ -119,6 +120,8 @@ class Panel:
         return np.where(available, share, np.nan)
 
 
-def _positions(names: Sequence[str], among: Sequence[str]) -> list[int]:
+@lru_cache(maxsize=256)
+def _positions(names: tuple[str, ...], among: tuple[str, ...]) -> Int64:
+    """int64 [m]; models and catalogues are few."""
     place = {name: position for position, name in enumerate(among)}
-    return [place[name] for name in names]
+    return np.array([place[name] for name in names], dtype=np.int64)

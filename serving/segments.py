@@ -18,16 +18,32 @@ UCS2_ALONE, UCS2_JOINED = 70, 67
 
 def segments(text: str) -> int:
     """Segments of a text, at least 1."""
-    try:
-        septets = len(_codec().encode(text)[0])
-    except UnicodeEncodeError:
-        units = len(text.encode("utf-16-be", "surrogatepass")) // 2
-        if units <= UCS2_ALONE:
+    taken = septets(text)
+    if taken is None:
+        if units(text) <= UCS2_ALONE:
             return 1
         return _joined((1 + (ord(letter) > 0xFFFF) for letter in text), UCS2_JOINED)
-    if septets <= GSM_ALONE:
+    if taken <= GSM_ALONE:
         return 1
     return _joined((len(_codec().encode(letter)[0]) for letter in text), GSM_JOINED)
+
+
+def septets(text: str) -> int | None:
+    """Septets of a text in the GSM alphabet; None where it has letters that are not in it."""
+    try:
+        return len(_codec().encode(text)[0])
+    except UnicodeEncodeError:
+        return None
+
+
+def units(text: str) -> int:
+    """16-bit units of a text in UCS-2."""
+    return len(text.encode("utf-16-be", "surrogatepass")) // 2
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is of plain Latin letters, digits and spaces: one septet each."""
+    return text.isascii() and text.replace(" ", "").isalnum()
 
 
 def room(characters: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple
+from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,14 @@ from typing import IO
 from features.schema import Bool
 from serving.caps import Cap, Contact
 from serving.decision import Decision
-from serving.entries import Entry, answer_of, chunks, unpacked
+from serving.entries import Entry, answer_of, chunks
 from serving.errors import LedgerUnavailable
 from serving.events import Fold, Outcome, TimelineEvent, unfolded
 from serving.group_commit import Writer
 from serving.history import Known
+from serving.packed_record import unpacked
 from serving.readers import Readers
-from serving.sqlite_events import append, contacts, events, insert, known, rebase, remember
+from serving.sqlite_events import append, contacts, events, known, rebase, write
 from serving.sqlite_tables import connect
 
 # What was sent takes the place of its reservation; anything else that is known stays as it is.
@@ -71,30 +72,30 @@ class SqliteLedger:
         caps: Sequence[Cap] = (),
         consent_version: int | None = None,
     ) -> bytes:
-        entry = Entry.of(decision, recorded_at, answer, contact, caps, consent_version)
+        entry = Entry.of(
+            decision,
+            recorded_at,
+            answer,
+            key,
+            request_hash,
+            contact=contact,
+            caps=caps,
+            consent_version=consent_version,
+        )
+        return self._writer.wait(self.recording(entry))
 
+    def recording(self, entry: Entry) -> Future[bytes]:
         def work(connection: sqlite3.Connection) -> bytes:
-            first = _recall(connection, key, request_hash) if key else None
-            if first is not None:
-                return first
-            # Count and insert in one transaction: apart, two decisions would both find the last place free.
-            if entry.contact:
-                entry.admit(known(connection, entry.customer_id, entry.since_us, entry.now_us, self._groups))
-            remember(connection, [entry.event], self._fold)
-            if entry.contact:
-                insert(connection, "contacts", astuple(entry.contact))
-            insert(connection, "decisions", entry.decision)
-            if key:
-                insert(connection, "idempotency", (key, request_hash, decision.decision_id))
-            return answer
+            first = _recall(connection, entry.key, entry.request_hash) if entry.key else None
+            return write(connection, entry, self._fold) if first is None else first
 
-        return self._writer.submit(work)
+        return self._writer.begin(work, checks_first=True)
 
     def append(self, events: Sequence[TimelineEvent]) -> tuple[Outcome, ...]:
         return self._writer.submit(lambda connection: append(connection, events, self._fold, self._groups))
 
     def known(self, customer_id: str, since_us: int | None, now_us: int) -> Known:
-        return self._readers.read(lambda connection: known(connection, customer_id, since_us, now_us, self._groups))
+        return self._readers.ask(lambda connection: known(connection, customer_id, since_us, now_us, self._groups))
 
     def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
         return self._readers.read(lambda connection: contacts(connection, customer_id, since_us, now_us))

@@ -8,15 +8,22 @@ from dataclasses import astuple
 
 from features.schema import Bool
 from serving.caps import Contact
+from serving.entries import Entry
 from serving.events import Fold, Outcome, TimelineEvent, by_customer, changes_consent, folded, left_over, sorted_out
 from serving.history import Known, Response
 from serving.receipts import concerns_contacts, settled
 
 _CONTACTS = """SELECT * FROM contacts
 WHERE customer_id = ? AND at_us > ? AND (expires_us IS NULL OR expires_us > ?) ORDER BY at_us, decision_id"""
-_RESPONSES = """SELECT event_timestamp, kind, channel, product_id, event_id FROM timeline
+_A_CONTACT, _A_RESPONSE = 1, 2
+# One statement, so that it is one moment that is read, and one journey into SQLite, for which other threads are let go.
+_KNOWN = """SELECT 0, state, consent_version, NULL, NULL, NULL, NULL, NULL FROM live WHERE customer_id = ?
+UNION ALL SELECT 2, event_timestamp, kind, channel, product_id, event_id, NULL, NULL FROM timeline
 WHERE customer_id = ? AND event_timestamp <= ? AND kind IN ('complained', 'failed', 'opted_out')
-ORDER BY event_timestamp, event_id"""
+UNION ALL SELECT 1, at_us, channel, product_id, product_group, purpose, decision_id, expires_us FROM contacts
+WHERE customer_id = ? AND at_us > ? AND (expires_us IS NULL OR expires_us > ?)"""
+_NEVER = 2**62
+"""Microseconds; no contact is later."""
 _LIVE = "SELECT state, consent_version FROM live WHERE customer_id = ?"
 _REMEMBER = """INSERT INTO live (customer_id, consent_version, state) VALUES (?, ?, ?) ON CONFLICT (customer_id)
 DO UPDATE SET consent_version = consent_version + excluded.consent_version, state = excluded.state"""
@@ -39,13 +46,21 @@ def known(
     groups: Mapping[str, str | None],
 ) -> Known:
     """What is known of the customer; see `serving.ledger`."""
-    live, version = connection.execute(_LIVE, (customer_id,)).fetchone() or (None, 0)
-    responses = tuple(
-        Response(at_us, kind, channel, product, groups.get(product), event_id)
-        for at_us, kind, channel, product, event_id in connection.execute(_RESPONSES, (customer_id, now_us))
-    )
-    found = () if since_us is None else contacts(connection, customer_id, since_us, now_us)
-    return Known(found, responses, live, version)
+    found: list[Contact] = []
+    responses: list[Response] = []
+    live, version = None, 0
+    since = _NEVER if since_us is None else since_us
+    for row in connection.execute(_KNOWN, (customer_id, customer_id, now_us, customer_id, since, now_us)):
+        if row[0] == _A_CONTACT:
+            found.append(Contact(customer_id, *row[1:]))
+        elif row[0] == _A_RESPONSE:
+            at_us, kind, channel, product, event_id = row[1:6]
+            responses.append(Response(at_us, kind, channel, product, groups.get(product), event_id))
+        else:
+            live, version = row[1:3]
+    found.sort(key=lambda contact: (contact.at_us, contact.decision_id))
+    responses.sort(key=lambda response: (response.at_us, response.event_id))
+    return Known(tuple(found), tuple(responses), live, version)
 
 
 def contacts(connection: sqlite3.Connection, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
@@ -87,6 +102,28 @@ def append(
             connection.executemany(_RELEASE, [(name, customer_id) for name in found.released])
             connection.executemany(_MAKE, [astuple(contact) for contact in found.lasting])
     return tuple(outcomes)
+
+
+def write(connection: sqlite3.Connection, entry: Entry, fold: Fold) -> bytes:
+    """Write a decision, its event, its contact and the live state after it; its answer.
+
+    Raises ConsentChanged, CapReached, LedgerUnavailable, all of them before anything is written.
+    """
+    state, version = connection.execute(_LIVE, (entry.customer_id,)).fetchone() or (None, 0)
+    if entry.contact:
+        # Count and insert in one transaction: apart, two decisions would both find the last place free.
+        counted = contacts(connection, entry.customer_id, entry.since_us, entry.now_us) if entry.caps else ()
+        entry.admit(Known(counted, (), state, version))
+    after = folded(fold, state, [entry.event])
+    insert(connection, "timeline", entry.event.row)
+    if after is not state:
+        connection.execute(_REMEMBER, (entry.customer_id, 0, after))
+    if entry.contact:
+        insert(connection, "contacts", tuple(vars(entry.contact).values()))
+    insert(connection, "decisions", entry.decision)
+    if entry.key:
+        insert(connection, "idempotency", (entry.key, entry.request_hash, entry.decision[0]))
+    return entry.answer
 
 
 def remember(connection: sqlite3.Connection, fresh: Sequence[TimelineEvent], fold: Fold) -> None:

@@ -19,6 +19,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -54,13 +55,13 @@ class Stage:
     strength: float
     pull: float = 0.0
 
-    def probability(self, channel: Int64, slot: Int64, successes: Float64, trials: Float64, lift: Float64) -> Float64:
-        """Float64 [n] of n questions."""
-        rate = self.channels[channel]
-        trials = np.maximum(trials, successes)
-        posterior = np.where(trials > 0, (self.strength * rate + successes) / (self.strength + trials), rate)
-        logit = _logit(self.slots[channel, slot]) + _logit(posterior) - _logit(rate) + self.pull * np.log(lift)
-        return np.asarray(1.0 / (1.0 + np.exp(-logit)))
+
+@dataclass(frozen=True)
+class Outlook:
+    """A customer's log-odds of the three stages by channel, [3, H], and of noticing more by part of the day, [8]."""
+
+    posterior: Float64
+    lift: Float64
 
 
 @dataclass(frozen=True)
@@ -85,24 +86,58 @@ class TimingModel:
     def chances(self, channel: Int64, slot: Int64, part: Int64, habits: Habits) -> Float64:
         """Float64 [n, 3]: delivered, noticed if delivered, answered if noticed; question i is of habits' row i."""
         mine = habits.outcomes[np.arange(len(channel)), channel]  # [n, 4]
-        delivered, failed, noticed, answered = mine.T
-        lift = self.lift(part, habits.parts)
-        even = np.ones(len(channel))
-        return np.stack(
-            [
-                self.delivered.probability(channel, slot, delivered, delivered + failed, even),
-                self.noticed.probability(channel, slot, noticed, delivered, lift),
-                self.answered.probability(channel, slot, answered, noticed, even),
-            ],
-            axis=1,
-        )
+        lift = self.lifts(habits.parts)[np.arange(len(part)), part]
+        return np.moveaxis(self.stages(channel, slot, self.posterior(channel, mine), lift), 0, -1)
 
-    def lift(self, part: Int64, parts: Float64) -> Float64:
-        """Float64 [n]: how much more active customers with these counts [n, 8] are in that part of the day."""
-        usual = self.shares[part]
-        count = parts[np.arange(len(part)), part]
-        share = (self.active * usual + count) / (self.active + parts.sum(axis=1))
-        return np.where(parts.sum(axis=1) > 0, share / usual, 1.0)
+    def outlook(self, habits: Habits) -> Outlook:
+        """What the model says of the first of these customers."""
+        return Outlook(self.posterior(np.arange(len(self.channels)), habits.outcomes[0]), self.lifts(habits.parts)[0])
+
+    def posterior(self, channel: Int64, outcomes: Float64) -> Float64:
+        """Float64 [3, …]: per stage the log-odds of customers with these outcomes […, 4] on channels […]."""
+        rate = self._rates[:, channel]
+        delivered, failed, noticed, answered = outcomes.transpose(-1, *range(outcomes.ndim - 1))
+        successes = np.stack([delivered, noticed, answered])
+        trials = np.stack([delivered + failed, delivered, noticed])
+        trials = np.maximum(trials, successes)
+        strength = self._strengths.reshape(-1, *(1 for _ in channel.shape))
+        return _logit(np.where(trials > 0, (strength * rate + successes) / (strength + trials), rate))
+
+    def stages(self, channel: Int64, slot: Int64, posterior: Float64, lift: Float64) -> Float64:
+        """Float64 [3, …]: the stages' probabilities; posterior: [3, …], lift: […], log-odds."""
+        logit = self._slot_logits[:, channel, slot] + posterior - self._rate_logits[:, channel]
+        logit[1] += lift
+        return np.asarray(1.0 / (1.0 + np.exp(-logit)))
+
+    def lifts(self, parts: Float64) -> Float64:
+        """Float64 [n, 8]: log-odds by which customers with these counts [n, 8] notice more in each part of the day."""
+        share = (self.active * self.shares + parts) / (self.active + parts.sum(axis=1, keepdims=True))
+        lift = np.where(parts.sum(axis=1, keepdims=True) > 0, share / self.shares, 1.0)
+        return np.asarray(self.noticed.pull * np.log(lift))
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def _stages(self) -> tuple[Stage, Stage, Stage]:
+        return self.delivered, self.noticed, self.answered
+
+    @cached_property
+    def _rates(self) -> Float64:
+        return np.stack([stage.channels for stage in self._stages])  # [3, H]
+
+    @cached_property
+    def _rate_logits(self) -> Float64:
+        return _logit(self._rates)
+
+    @cached_property
+    def _slot_logits(self) -> Float64:
+        return _logit(np.stack([stage.slots for stage in self._stages]))  # [3, H, 168]
+
+    @cached_property
+    def _strengths(self) -> Float64:
+        return np.array([stage.strength for stage in self._stages])
 
     def save(self, folder: Path) -> None:
         """Write the model to a new `folder`, all of it or nothing."""

@@ -96,7 +96,7 @@ class Trial:
         if not manifest.exists():
             return _Artefact(wanted.model_name, wanted.source, copy, None)
         # All that its answer depends on: its files, the rows, and the libraries that read them.
-        libraries = [importlib.metadata.version(library) for library in ("numpy", "lightgbm", "torch")]
+        libraries = [importlib.metadata.version(library) for library in ("numpy", "lightgbm", "llvmlite", "torch")]
         parts = (wanted.model_name, self._canary.text, *libraries)
         known_by = hashlib.sha256("\0".join(parts).encode() + manifest.read_bytes()).hexdigest()
         return _Artefact(wanted.model_name, wanted.source, copy, self._passed / known_by)

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
 from features import engagement
 from features.arbitration import Declared, Weight
-from features.catalog import Catalog
+from features.catalog import Catalog, Channel, Product
 from features.evidence import Evidence
 from features.schema import Float64, Int64, Rows
 from serving.response import Rates, opt_out_rates, responses, smoothed
 
+Pairs: TypeAlias = Sequence[tuple[int, int]] | Int64
+"""[A, 2], positions of products and of channels in the catalogue."""
 MESSAGES = engagement.CUSTOMER_NAMES[0]
 REACHABILITY_SHARE = 0.05
 DISTURBANCE_SHARE = 0.0001
@@ -70,14 +74,17 @@ class Factors:
 
     def rows(self) -> list[dict[str, float]]:
         """The factors of each action, by name."""
-        names = [item.name for item in fields(self)]
-        columns = [getattr(self, name).tolist() for name in names]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        columns = [getattr(self, name).tolist() for name in FACTORS]
+        return [dict(zip(FACTORS, row, strict=True)) for row in zip(*columns, strict=True)]
 
     @classmethod
     def stack(cls, rows: Sequence[Mapping[str, float]]) -> Factors:
         """The inverse of `rows`."""
         return cls(**{item.name: np.array([row[item.name] for row in rows], dtype=np.float64) for item in fields(cls)})
+
+
+FACTORS = tuple(item.name for item in fields(Factors))
+"""Their names, in order."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class Worth:
         self,
         products: Float64,
         channels: Float64,
-        pairs: Sequence[tuple[int, int]],
+        pairs: Pairs,
         pressure: float = 0.0,
         customer: Mapping[str, object] | None = None,
     ) -> Factors:
@@ -141,12 +148,11 @@ class Worth:
         where there is none, and then no pair may name it. pressure: messages of about the last month. customer:
         attributes for context weights.
         """
-        product, channel = np.array(pairs, dtype=np.int64).reshape(-1, 2).T  # each [A]
+        product, channel = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T  # each [A]
         rules = self.declared.arbitration
-        usual = float(np.mean(self.margins)) if len(self.margins) else 0.0
         in_money = 0.0 if self.unit == "take-ups" else 1.0  # an amount in money is no number of take-ups
-        reachability = _amount(rules.reachability, REACHABILITY_SHARE, usual, in_money)
-        disturbance = _amount(rules.disturbance, DISTURBANCE_SHARE, usual, in_money)
+        reachability = _amount(rules.reachability, REACHABILITY_SHARE, self.usual, in_money)
+        disturbance = _amount(rules.disturbance, DISTURBANCE_SHARE, self.usual, in_money)
         if self.take_ups is not None:
             products = smoothed(products, self.take_ups, rules.start_evidence, rules.start_propensity)
         tired = np.minimum(self.opt_out * (1.0 + rules.opt_out_growth * pressure), 1.0)  # [H]
@@ -171,27 +177,41 @@ class Worth:
         self,
         products: Float64,
         channels: Float64,
-        pairs: Sequence[tuple[int, int]],
+        pairs: Pairs,
         pressure: float = 0.0,
         customer: Mapping[str, object] | None = None,
     ) -> Float64:
         """Float64 [A]: `total` of the `factors` of each pair."""
         return self.total(self.factors(products, channels, pairs, pressure, customer))
 
+    @cached_property
+    def usual(self) -> float:
+        """The mean margin, catalogue currency; 0 without products."""
+        return float(np.mean(self.margins)) if len(self.margins) else 0.0
+
+    @cached_property
+    def _factor_of(self) -> list[tuple[Weight, Float64]]:
+        """Each declared weight with what it multiplies every product by on every channel: float64 [P, H]."""
+        products, channels = self.catalog.products, self.catalog.channels
+        return [
+            (
+                weight,
+                np.array([[weight.weight if _fits(weight, one, via) else 1.0 for via in channels] for one in products]),
+            )
+            for weight in self.declared.weights
+        ]
+
     def _weights(self, product: Int64, channel: Int64, customer: Mapping[str, object], context: bool) -> Float64:
         total = np.ones(len(product))
-        for weight in self.declared.weights:
+        for weight, factor in self._factor_of:
             if (weight.attribute is not None) == context and _fits_customer(weight, customer):
-                total *= [
-                    weight.weight if self._fits(weight, at, via) else 1.0
-                    for at, via in zip(product, channel, strict=True)
-                ]
+                total *= factor[product, channel]
         return total
 
-    def _fits(self, weight: Weight, product: int, channel: int) -> bool:
-        offered, via = self.catalog.products[product], self.catalog.channels[channel]
-        wanted = ((weight.product, offered.id), (weight.group, offered.group), (weight.channel, via.id))
-        return all(name is None or name == found for name, found in wanted)
+
+def _fits(weight: Weight, offered: Product, via: Channel) -> bool:
+    wanted = ((weight.product, offered.id), (weight.group, offered.group), (weight.channel, via.id))
+    return all(name is None or name == found for name, found in wanted)
 
 
 def pressure(rows: Rows) -> float:

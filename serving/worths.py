@@ -20,6 +20,7 @@ from features import profile
 from features.assemble import assemble
 from features.columns import AS_OF, CUSTOMER_ID
 from features.errors import ArtefactError, NextbestError
+from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Bool, Float64, Rows, States
 from serving.arms import arm_of, withheld
@@ -120,7 +121,7 @@ def worths(
     block: int = BLOCK,
     source: StatesOf | None = None,
 ) -> Iterator[Worths]:
-    """Blocks of consecutive entities. source: where states come from (None: `features.store.history`)."""
+    """Blocks of consecutive entities. source: where states come from (None: `features.history.history`)."""
     check_eligible(entities, build.catalog)
     known_of = source or _history
     contents = _with_contents(build.catalog)
@@ -218,6 +219,4 @@ def _assembled(states: States, as_of: Float64) -> Callable[[RowSchema], Rows]:
 
 
 def _history(build: Build, part: pd.DataFrame) -> States:
-    from features.store import history  # imports Feast, seconds
-
     return history(build, part[[CUSTOMER_ID, AS_OF]])

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "serving": {"features", "serving"},
     "training": {"features", "serving", "training"},
 }
-FEAST_IMPORTERS = {"features/definitions.py", "features/online.py", "features/store.py"}
+FEAST_IMPORTERS = {"features/definitions.py", "features/offline.py", "features/online.py", "features/store.py"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "base"}
 
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

@@ -12,10 +12,10 @@ import pytest
 
 from features.assemble import assemble, row_schema
 from features.build import build_features
+from features.history import history
 from features.home import Build, Home
 from features.packed import OnlineStates
 from features.schema import Rows
-from features.store import history
 
 PARTS = ("customer", "product", "channel", "held", "opted_out")
 TABLES = ("customers", "holdings", "transactions", "timeline")

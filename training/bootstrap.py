@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from features.schema import Float64, Texts
@@ -21,6 +23,8 @@ RESAMPLES = 1_000
 LEVEL = 0.95
 BLOCK_CELLS = 4_000_000
 """Weights drawn at once: 32 MB."""
+MOST_KEPT = 64_000_000
+"""Weights of a series that are kept, a byte each: the rows of a part are judged again and again with the same draws."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,25 @@ UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 def weights(customers: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Float64]:
     """Draws of Poisson(1) weights, blocks of float64 [b, customers], `resamples` in all; one seed, one series."""
-    generator = np.random.default_rng(seed)
     block = max(1, BLOCK_CELLS // max(customers, 1))
+    if customers * resamples <= MOST_KEPT:
+        kept = _kept(customers, seed, resamples)
+        yield from (kept[start : start + block].astype(np.float64) for start in range(0, resamples, block))
+        return
+    generator = np.random.default_rng(seed)
     for start in range(0, resamples, block):
         yield generator.poisson(1.0, (min(block, resamples - start), customers)).astype(np.float64)
+
+
+@lru_cache(maxsize=4)
+def _kept(customers: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]:
+    """The series of `weights`, uint8 [resamples, customers]: 255 would be a draw of one in 10^500."""
+    generator = np.random.default_rng(seed)
+    kept = np.empty((resamples, customers), dtype=np.uint8)
+    for draw in kept:
+        draw[:] = generator.poisson(1.0, customers)
+    kept.flags.writeable = False
+    return kept
 
 
 def totals(columns: Float64, customer_id: Texts, seed: int, resamples: int = RESAMPLES) -> Float64:

@@ -11,6 +11,7 @@ import pandas as pd
 from features.assemble import assemble
 from features.columns import AS_OF, CUSTOMER_ID
 from features.errors import InputError
+from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Bool, Int64, Rows, RowSchema, Texts
 from serving.eligibility import rankable
@@ -122,8 +123,6 @@ def rows_at(
     """
 
     def compute(customer_id: Texts, as_of: Int64) -> Rows:
-        from features.store import history  # imports Feast, seconds
-
         states = history(build, pd.DataFrame({CUSTOMER_ID: customer_id, AS_OF: as_times(as_of)}), progress)
         with progress.step(f"assemble {len(as_of)} rows"):
             return assemble(states, as_of / 1e6, schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,16 +71,11 @@ class Comparison:
 
 def judge(probabilities: Float64, data: Judgeable) -> Judged:
     """All metrics of calibrated probabilities, float64 [n, m], on a dataset."""
-    taken = data.taken
+    taken, per_row = data.taken, by_row(probabilities, data)
     for_ranking, for_probability = data.judged_for_ranking, data.judged_for_probability
-    ranking = metrics.ranking(probabilities, data.available, taken)
-    per_row = {name: np.where(for_ranking, values, np.nan) for name, values in ranking.items()}
-    alone = data.question.link == "joint" and not data.question.outside
-    losses = (metrics.choice_losses if alone else metrics.pair_losses)(probabilities, data.available, taken)
-    per_row |= {name: np.where(for_probability, values, np.nan) for name, values in losses.items()}
     pairs = data.available & ~np.isnan(probabilities) & for_probability[:, None]
     scores, happened = probabilities[pairs], taken[pairs]
-    values = {name: float(np.nanmean(row)) if not np.isnan(row).all() else np.nan for name, row in per_row.items()}
+    values = means(per_row)
     values |= {metrics.AUC: metrics.auc(scores, happened), **metrics.calibration_gaps(scores, happened)}
     shown = for_probability[:, None] & data.available
     values[metrics.AUC_BY_CANDIDATE] = metrics.auc_by_candidate(probabilities, shown, taken)
@@ -88,6 +83,19 @@ def judge(probabilities: Float64, data: Judgeable) -> Judged:
     values |= targeting(scores, happened)
     values |= breadth(probabilities[for_ranking], data.available[for_ranking], popularity)
     return Judged(values, per_row)
+
+
+def by_row(probabilities: Float64, data: Judgeable) -> dict[str, Float64]:
+    """The metrics that are means over rows: float64 [n] each, NaN in rows that a metric does not judge."""
+    ranking = metrics.ranking(probabilities, data.available, data.taken)
+    per_row = {name: np.where(data.judged_for_ranking, values, np.nan) for name, values in ranking.items()}
+    alone = data.question.link == "joint" and not data.question.outside
+    losses = (metrics.choice_losses if alone else metrics.pair_losses)(probabilities, data.available, data.taken)
+    return per_row | {name: np.where(data.judged_for_probability, values, np.nan) for name, values in losses.items()}
+
+
+def means(per_row: Mapping[str, Float64]) -> dict[str, float]:
+    return {name: float(np.nanmean(row)) if not np.isnan(row).all() else np.nan for name, row in per_row.items()}
 
 
 def compare(
@@ -124,7 +132,28 @@ class Judgement:
         """said: of every family, the prior first."""
         together = {**said, **counting}
         judged = {name: judge(values, data) for name, values in together.items()}
-        names, counted = tuple(said), tuple(counting)
+        return cls._between(tuple(said), tuple(counting), together, judged, data, seed)
+
+    @classmethod
+    def of_rows(cls, said: Mapping[str, Float64], data: Judgeable, seed: int, only: Collection[str]) -> Judgement:
+        """Judged by the metrics `only`, means over rows: quicker, and all that a ladder asks for."""
+        per_row = {
+            name: {metric: values for metric, values in by_row(spoken, data).items() if metric in only}
+            for name, spoken in said.items()
+        }
+        judged = {name: Judged(means(rows), rows) for name, rows in per_row.items()}
+        return cls._between(tuple(said), (), said, judged, data, seed)
+
+    @classmethod
+    def _between(
+        cls,
+        names: tuple[str, ...],
+        counted: tuple[str, ...],
+        said: Mapping[str, Float64],
+        judged: Mapping[str, Judged],
+        data: Judgeable,
+        seed: int,
+    ) -> Judgement:
         pairs = [(one, other) for place, one in enumerate(names) for other in (*names[:place], *counted)]
         both = {
             (*pair, metric): judged[pair[0]].per_row[metric] - judged[pair[1]].per_row[metric]
@@ -135,13 +164,17 @@ class Judgement:
         differences: dict[tuple[str, str], dict[str, Interval]] = {pair: {} for pair in pairs}
         for (one, other, metric), interval in found.items():
             differences[one, other][metric] = interval
-        return cls(names, counted, together, judged, differences, len(data))
+        return cls(names, counted, said, judged, differences, len(data))
 
     def difference(self, one: str, other: str) -> Mapping[str, Interval]:
         """Metric → interval of (one - other)."""
         if (one, other) in self.differences:
             return self.differences[one, other]
         return {metric: interval.negated for metric, interval in self.differences[other, one].items()}
+
+    def rows_judged(self, metric: str) -> int:
+        """In how many rows a metric that is a mean over rows could be taken."""
+        return int((~np.isnan(self.judged[PRIOR].per_row[metric])).sum())
 
     def comparison(self, name: str) -> Comparison:
         """One family beside the prior and counting."""

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from features.progress import SILENT, Progress
 from features.schema import Float32, Float64
@@ -108,13 +110,24 @@ def log_popularity(examples: Examples, half_life_days: float | None = None) -> F
 
 def _by_pattern(examples: Examples) -> tuple[Float64, Float64, Float64]:
     """Distinct choice sets [g, m + 1], weight chosen per option [m + 1], weight per choice set [g]."""
-    patterns, group = np.unique(examples.available, axis=0, return_inverse=True)
+    packed = np.packbits(examples.available, axis=1)  # [n, bytes], in the order of the rows themselves
+    _, first, group = np.unique(_sortable(packed), axis=0, return_index=True, return_inverse=True)
+    patterns = examples.available[first]
     weight = np.bincount(group.ravel(), weights=examples.weight, minlength=len(patterns))
     chosen = (examples.chosen * examples.weight[:, None]).sum(axis=0, dtype=np.float64)
     total = weight.sum()
     count = np.count_nonzero(examples.weight)
     scale = count / total  # weights count as choices: their mean is 1, so that EVIDENCE has a meaning
     return patterns.astype(np.float64), chosen * scale, weight * scale
+
+
+def _sortable(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Rows of bytes [n, b] as numbers [n] of the same order where they fit into one: those sort much faster."""
+    if packed.shape[1] > 8:
+        return packed
+    wide = np.zeros((len(packed), 8), dtype=np.uint8)
+    wide[:, : packed.shape[1]] = packed
+    return wide.view(">u8")[:, 0].astype(np.uint64)
 
 
 def forgetting(examples: Examples, half_life_days: float | None) -> Examples:

@@ -22,7 +22,8 @@ from training.bootstrap import Interval, intervals, percentile, weights
 from training.comparison.pooled import RESAMPLES, Sorted
 from training.decile_gap import DecileGap, decile_gap
 from training.evaluate import Comparison, compare
-from training.folds import By, Folded
+from training.fold_rows import By
+from training.folds import Folded
 from training.kept import keep_said
 from training.predictions import MODEL
 from training.report import CHANCES, RANKED

@@ -6,19 +6,17 @@ Everything here is cut at a moment first: a fact after it does not exist. Times 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, VISITS, Event, Kind, Purpose, Table
 from features.errors import InputError
 from features.schema import Int64
-from features.served import Served
 from features.takeups import take_ups as take_up_table
 
 if TYPE_CHECKING:
@@ -56,17 +54,12 @@ def cut(bank: Bank, until: int) -> Bank:
     """The bank as it was known at `until` (µs): every row later than that is gone."""
     if last_fact(bank) <= until:
         return bank
-    limit = pa.scalar(until, pa.timestamp("us", tz="UTC"))
-    tables = {name: table.filter(pc.less_equal(table[EVENT_TIMESTAMP], limit)) for name, table in bank.tables.items()}
-    return replace(bank, tables=tables)
+    return bank.cut(until)
 
 
 def read(bank: Bank, table: Table, columns: Sequence[str], kinds: Collection[Kind] | None = None) -> pd.DataFrame:
     """Columns of a table, with their time as int64 µs in column `at`; of the timeline, only events of these kinds."""
-    found = bank.tables[table]
-    if kinds is not None:
-        wanted = pa.array([str(kind) for kind in kinds], found.schema.field(Event.KIND).type)
-        found = found.filter(pc.is_in(found[Event.KIND], wanted))
+    found = bank.columns(table, [*columns, EVENT_TIMESTAMP], kinds)
     at = found[EVENT_TIMESTAMP].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     frame: pd.DataFrame = found.select(list(columns)).to_pandas()
     frame[AT] = at.to_numpy()
@@ -75,14 +68,9 @@ def read(bank: Bank, table: Table, columns: Sequence[str], kinds: Collection[Kin
 
 def last_fact(bank: Bank) -> int:
     """µs of the newest event of any table: where the data ends."""
-    newest = [
-        pc.max(table[EVENT_TIMESTAMP]).cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).as_py()
-        for table in bank.tables.values()
-        if table.num_rows
-    ]
-    if not newest:
+    if bank.newest is None:
         raise ModelNotPossible("there is no fact in any table; bring `customers` and at least one table of events")
-    return int(max(newest))
+    return bank.newest
 
 
 def told_until(bank: Bank, end: int) -> int:
@@ -92,7 +80,7 @@ def told_until(bank: Bank, end: int) -> int:
     """
     if not bank.served.known.num_rows:
         return end
-    own = replace(bank, tables={**bank.tables, Table.TIMELINE: bank.own_timeline}, served=Served())
+    own = bank.before_ledger()
     return min(end, last_fact(own)) if take_up_table(own).num_rows else end
 
 

@@ -113,12 +113,21 @@ class PairSequence(lightgbm.Sequence):
         self.blocks = layout.customer(examples.rows), layout.candidates(examples.rows)
         self.prior = prior
         self.pairs = pairs
+        self._near: tuple[int, Float64] = -1, np.empty((0, 0))
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> npt.NDArray[np.floating[Any]]:
-        if isinstance(index, (int, np.integer)):  # a sampled line, for the bins: LightGBM wants those as float64
-            line: Float64 = self[index : index + 1][0].astype(np.float64)
-            return line
+        if isinstance(index, (int, np.integer)):
+            return self._line(int(index))
         return pair_matrix(*self.blocks, self.prior, self.pairs.row[index], self.pairs.candidate[index])
+
+    def _line(self, index: int) -> Float64:
+        """A sampled line, for the bins: LightGBM wants those one by one, in order, as float64."""
+        block, place = divmod(index, self.batch_size)
+        if self._near[0] != block:
+            start = block * self.batch_size
+            self._near = block, self[start : start + self.batch_size].astype(np.float64)
+        line: Float64 = self._near[1][place]
+        return line
 
     def __len__(self) -> int:
         return len(self.pairs)

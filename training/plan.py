@@ -103,7 +103,7 @@ def make_plan(order: Order, bank: Bank) -> tuple[Plan, Bank]:
     if order.until is not None:
         end = min(end, micros(order.until))
     bank = cut(bank, end)
-    if not any(table.num_rows for table in bank.tables.values()):
+    if bank.newest is None:
         raise InputError(f"--until hides everything later, however nothing is left by {order.until}; use a later time")
     check_rule(order.attribution)
     begin, told = int(first_known(bank).min()), told_until(bank, end)

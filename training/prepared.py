@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from features.assemble import row_schema
 from features.progress import SILENT, Progress
 from features.schema import RowSchema
@@ -41,6 +43,14 @@ class Prepared:
     @property
     def test(self) -> Dataset:
         return self.parts["test"]
+
+    @property
+    def learned(self) -> Dataset:
+        """All that was known before the test rows begin: train and valid, and the rows across their border."""
+        split = self.split
+        if split.borders is None:
+            return self.data.take(np.sort(np.concatenate([split.train, split.valid])))
+        return self.data.take(self.data.spine.closes <= split.borders[1])
 
     @property
     def counts(self) -> dict[str, int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from features.progress import Progress
 from training.contenders import Contender, fit_all, flat_test, judge_all
+from training.cross_fit import cross_fitted
 from training.evaluate import Comparison, Judgement, primary_metric
 from training.families import FAMILIES
 from training.ladder import Ladder, climb
@@ -16,12 +19,16 @@ from training.prepared import Prepared
 
 @dataclass(frozen=True)
 class Race:
-    """contenders: by name of the family. valid, test: what they said of these parts. ladder: which was chosen, why."""
+    """contenders: by name of the family. valid, test: what they said of these parts. ladder: which was chosen, why.
+
+    ladder_seconds: what choosing took, more fits among it.
+    """
 
     contenders: Mapping[str, Contender]
     valid: Judgement
     test: Judgement
     ladder: Ladder
+    ladder_seconds: float = 0.0
 
     @property
     def family(self) -> str:
@@ -56,10 +63,11 @@ class Race:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was found by tuning, and whether the scores of the chosen family are probabilities."""
+        """What tuning found, why valid decided alone, and whether the chosen family's scores are probabilities."""
         tuned = (one.tuned.told(name) for name, one in self.contenders.items() if one.tuned is not None)
         model = self.contenders[self.family].model
-        return tuple(filter(None, (*tuned, model.calibration.note(model.question.model))))
+        alone = f"the ladder has the validation rows alone: {self.ladder.not_more}" if self.ladder.not_more else None
+        return tuple(filter(None, (*tuned, alone, model.calibration.note(model.question.model))))
 
 
 def run_race(prepared: Prepared, order: Order, progress: Progress) -> Race:
@@ -68,5 +76,8 @@ def run_race(prepared: Prepared, order: Order, progress: Progress) -> Race:
     contenders = fit_all(order.family, parts, order.seed, progress, order.tune)
     with progress.step("judge the families"):
         valid, test = (judge_all(contenders, parts["train"], parts[name], order.seed) for name in ("valid", "test"))
-    ladder = climb(order.family, valid, test, primary_metric(parts["valid"]))
-    return Race(contenders, valid, test, ladder)
+    metric = primary_metric(parts["valid"])
+    more = partial(cross_fitted, prepared, order, tuple(contenders), metric, progress)
+    started = time.perf_counter()
+    ladder = climb(order.family, valid, test, metric, more)
+    return Race(contenders, valid, test, ladder, time.perf_counter() - started)

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 """Alias of the version that was trained last, whatever the gate said of it."""
+MOST_AT_ONCE = 100
+"""Parameters that MLflow takes in one transaction."""
 MODEL_FOLDER = "model"
 PRIOR_FOLDER = "prior"
 
@@ -175,8 +177,12 @@ class Run:
     id: str
 
     def params(self, values: Mapping[str, object]) -> None:
-        for name, value in values.items():
-            self.client.log_param(self.id, name, value)
+        from mlflow.entities import Param
+
+        # in one transaction: each costs a sync of the disk
+        params = [Param(name, str(value)) for name, value in values.items()]
+        for start in range(0, len(params), MOST_AT_ONCE):
+            self.client.log_batch(self.id, params=params[start : start + MOST_AT_ONCE])
 
     def metrics(self, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
@@ -186,8 +192,9 @@ class Run:
         self.client.log_batch(self.id, metrics=[Metric(name, float(value), at, 0) for name, value in values.items()])
 
     def tags(self, values: Mapping[str, str]) -> None:
-        for name, value in values.items():
-            self.client.set_tag(self.id, name, value)
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in values.items()])
 
     def figure(self, drawn: Figure, file: str) -> None:
         self.client.log_figure(self.id, drawn, file)

@@ -1,9 +1,10 @@
 """A training run, top to bottom: rows, split, families, calibration, choice, test, refit, register, unseen, gate.
 
-Who sees what: families learn on train; stopping, calibration and the choice among families see valid; test is only
-reported. The chosen family is then fitted again on everything up to `until`, as many rounds as before, and keeps the
-calibration of valid, the newest rows that its first fit had not seen. What lies beyond `until` is judged last, with the
-model frozen. The new version is the challenger; it becomes the champion where the gate lets it.
+Who sees what: families learn on train; stopping and calibration see valid; the choice among families sees valid and,
+where that is too little to tell, train, by models that have not (`cross_fit`); test is only reported. The chosen family
+is then fitted again on everything up to `until`, as many rounds as before, and keeps the calibration of valid, the
+newest rows that its first fit had not seen. What lies beyond `until` is judged last, with the model frozen. The new
+version is the challenger; it becomes the champion where the gate lets it.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def train(
             spent = cost.latency_metrics(waiting(frozen, asked.fit, prepared, build))
         spent |= cost.of_training(started, sizes[MODEL_FOLDER])
         spent["fit_seconds"] = race.contenders[race.family].fitted.seconds + again.seconds
-        spent |= {"refit_seconds": again.seconds, **prepared.spent}
+        spent |= {"refit_seconds": again.seconds, "ladder_seconds": race.ladder_seconds, **prepared.spent}
         run.metrics(cost.named(spent))
         version = tracking.register(order.model, run)
     with progress.step("ask the gate"):

@@ -26,6 +26,7 @@ from features import packed, redis_states, store
 from features.build import store_states
 from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import ArtefactError, InputError, NotBuilt
+from features.history import history
 from features.home import Build
 from features.online_answer import Answer
 from features.online_states import holds, open_states
@@ -485,7 +486,7 @@ def test_what_feast_materialised_is_what_is_read_without_it(fed: tuple[Build, st
     online = open_states(build, url).read(CUSTOMERS)
     at = pd.Series([day(END)] * len(CUSTOMERS), dtype="datetime64[us, UTC]")
     spine = pd.DataFrame({"customer_id": pd.Series(CUSTOMERS, dtype=object), "as_of": at})
-    for name, state in store.history(build, spine).items():
+    for name, state in history(build, spine).items():
         np.testing.assert_array_equal(online[name].at, state.at)
         np.testing.assert_array_equal(online[name].numbers, state.numbers)
         assert online[name].texts.tolist() == state.texts.tolist()

@@ -17,6 +17,7 @@ from features import packed, store
 from features.build import build_features, store_states
 from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import ArtefactError, InputError, NotBuilt, StoreUnavailable
+from features.history import history
 from features.home import Build, Home
 from features.online_states import holds, keep_only, open_states
 from features.packed import OnlineStates
@@ -220,7 +221,8 @@ def test_history_of_a_home_that_was_moved_makes_no_empty_store(tmp_path: Path) -
     store.apply(build, None)
     moved = replace(build, folder=build.folder.rename(tmp_path / "there"))
     at = pd.Series([NOON], dtype="datetime64[us, UTC]")
-    states = store.history(moved, pd.DataFrame({"customer_id": pd.Series(["a"], dtype=object), "as_of": at}))
+    store.feature_store(moved, None)  # applies the definitions again
+    states = history(moved, pd.DataFrame({"customer_id": pd.Series(["a"], dtype=object), "as_of": at}))
     assert states["consent"].numbers.tolist() == [[1.0]]
     assert not moved.online_path.exists()
 

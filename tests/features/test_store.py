@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,12 +18,13 @@ import pytest
 from feast.repo_operations import get_repo_files
 
 from features import store
-from features.asof import states_at
 from features.build import store_states
 from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.definitions import SERVICES, check_names
-from features.errors import InputError, NextbestError
+from features.errors import InputError
+from features.history import history
 from features.home import Build
+from features.offline import PointInTimeJob
 from features.packed import OnlineStates
 from features.packing import key_column
 from features.schema import Column, States, View
@@ -99,56 +102,56 @@ def assert_same(one: States, other: States) -> None:
 
 
 def test_five_rows_come_back_as_five_in_order_though_some_know_nothing_yet(build: Build) -> None:
-    states = store.history(build, spine(("bob", 4), ("ann", 3), ("nobody", 9), ("ann", -1), ("bob", 7)))
+    states = history(build, spine(("bob", 4), ("ann", 3), ("nobody", 9), ("ann", -1), ("bob", 7)))
     assert incomes(states) == [None, 1000.0, None, None, 20.0]
     assert days(states, "profile") == [None, 0, None, None, 5]
     assert states["profile"].texts[:, 0].tolist() == [None, "clerk", None, None, "corrected"]
 
 
 def test_equal_rows_of_a_spine_all_come_back(build: Build) -> None:
-    states = store.history(build, spine(("ann", 3), ("bob", 7), ("ann", 3), ("ann", 3)))
+    states = history(build, spine(("ann", 3), ("bob", 7), ("ann", 3), ("ann", 3)))
     assert incomes(states) == [1000.0, 20.0, 1000.0, 1000.0]
     assert days(states, "market") == [0, 0, 0, 0]
 
 
 def test_an_event_counts_from_its_very_moment(build: Build) -> None:
     second = 1 / 86_400
-    states = store.history(build, spine(("ann", 8 - second), ("ann", 8), ("ann", 8 + second)))
+    states = history(build, spine(("ann", 8 - second), ("ann", 8), ("ann", 8 + second)))
     assert states["consent"].numbers[:, 0].tolist() == [0.0, 1.0, 1.0]
 
 
 def test_a_missing_value_of_the_newest_state_is_missing_not_the_older_value(build: Build) -> None:
-    states = store.history(build, spine(("ann", 11)))
+    states = history(build, spine(("ann", 11)))
     assert incomes(states) == [None]
     assert days(states, "profile") == [10]
     assert states["profile"].texts.tolist() == [[""]]
 
 
 def test_integers_beyond_float32_and_other_alphabets_stay_exact(build: Build) -> None:
-    states = store.history(build, spine(("ann", 3), ("ann", 26)))
+    states = history(build, spine(("ann", 3), ("ann", 26)))
     assert states["profile"].numbers[0, 1] == 9007199254740991
     assert states["profile"].texts[1, 0] == "Prokuristin 王"
 
 
 def test_a_state_past_its_ttl_is_unknown_and_at_its_ttl_is_not(build: Build) -> None:
-    states = store.history(build, spine(("bob", 35), ("bob", 35.001)))
+    states = history(build, spine(("bob", 35), ("bob", 35.001)))
     assert days(states, "profile") == [5, None]
     assert days(states, "consent") == [19, 19]
 
 
 def test_of_equal_event_times_the_one_known_last_wins(build: Build) -> None:
-    states = store.history(build, spine(("bob", 5.5), ("bob", 6)))
+    states = history(build, spine(("bob", 5.5), ("bob", 6)))
     assert incomes(states) == [10.0, 20.0]
 
 
 def test_a_late_fact_is_invisible_until_it_was_known(build: Build) -> None:
-    states = store.history(build, spine(("ann", 24), ("ann", 25), ("cat", 21), ("cat", 22)))
+    states = history(build, spine(("ann", 24), ("ann", 25), ("cat", 21), ("cat", 22)))
     assert incomes(states) == [None, 1200.0, None, 5.0]
     assert days(states, "profile") == [10, 12, None, 15]
 
 
 def test_the_market_is_looked_up_at_each_time_whoever_asks(build: Build) -> None:
-    states = store.history(build, spine(("ann", 10), ("nobody", 10), ("bob", 11), ("ann", -1), ("ann", 70)))
+    states = history(build, spine(("ann", 10), ("nobody", 10), ("bob", 11), ("ann", -1), ("ann", 70)))
     np.testing.assert_array_equal(states["market"].numbers[:, 0], [0.2, 0.2, 0.3, np.nan, np.nan])
     assert states["market"].texts[:, 0].tolist() == [None, None, "späte Zahl", None, None]
 
@@ -161,11 +164,10 @@ def oracle(view: View, rows: list[tuple[Any, ...]], key: str, at: float) -> list
     return [newest[1], *newest[3:]] if newest is not None and fresh else None
 
 
-@pytest.mark.parametrize("block_rows", [40, 50_000])
-def test_history_is_the_rule_for_every_customer_and_time(build: Build, block_rows: int) -> None:
+def test_history_is_the_rule_for_every_customer_and_time(build: Build) -> None:
     rng = np.random.default_rng(3)
     asked = [(str(rng.choice(["ann", "bob", "cat", "nobody"])), int(rng.integers(-2, 120)) / 2) for _ in range(150)]
-    states = store.history(build, spine(*asked), block_rows=block_rows)
+    states = history(build, spine(*asked))
     for view, rows in ((PROFILE, PROFILE_ROWS), (CONSENT, CONSENT_ROWS), (MARKET, MARKET_ROWS)):
         for index, (key, at) in enumerate(asked):
             expected = oracle(view, rows, "all" if view is MARKET else key, at)
@@ -180,24 +182,24 @@ def test_history_is_the_rule_for_every_customer_and_time(build: Build, block_row
 def test_the_order_of_the_spine_does_not_matter(build: Build) -> None:
     rows = [(key, at) for key in ("ann", "bob", "cat") for at in range(0, 40, 3)]
     order = np.random.default_rng(5).permutation(len(rows))
-    straight = store.history(build, spine(*rows))
-    shuffled = store.history(build, spine(*[rows[index] for index in order]))
+    straight = history(build, spine(*rows))
+    shuffled = history(build, spine(*[rows[index] for index in order]))
     assert_same({name: state.take(order) for name, state in straight.items()}, shuffled)
 
 
 def test_times_in_another_zone_and_finer_units_are_the_same_moments(build: Build) -> None:
     asked = spine(("ann", 8), ("bob", 6))
     local = asked.assign(as_of=asked["as_of"].astype("datetime64[ns, UTC]").dt.tz_convert("Asia/Shanghai"))
-    assert_same(store.history(build, local), store.history(build, asked))
+    assert_same(history(build, local), history(build, asked))
 
 
 def test_further_columns_of_a_spine_are_ignored_even_when_they_are_named_like_features(build: Build) -> None:
     asked = spine(("ann", 3)).assign(income=7.0, eligible="x")
-    assert incomes(store.history(build, asked)) == [1000.0]
+    assert incomes(history(build, asked)) == [1000.0]
 
 
 def test_an_empty_spine_has_an_empty_history(build: Build) -> None:
-    states = store.history(build, spine())
+    states = history(build, spine())
     assert {name: state.numbers.shape for name, state in states.items()} == {
         "profile": (0, 2),
         "consent": (0, 1),
@@ -219,25 +221,13 @@ def test_a_spine_that_is_not_one_is_refused(
     build: Build, change: Callable[[pd.DataFrame], pd.DataFrame], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        store.history(build, change(spine(("ann", 1), ("bob", 2))))
-
-
-@pytest.mark.parametrize("ids", [[0, 1], [0, 1, 1, 2], [0, 1, 3], []])
-def test_a_join_that_loses_or_doubles_rows_is_an_error(ids: list[int]) -> None:
-    joined = pa.table({store.SPINE_ROW: pa.array(ids, pa.int64())})
-    with pytest.raises(NextbestError, match="each of its 3 rows once"):
-        store.in_spine_order(joined, 3)
-
-
-def test_joined_rows_are_put_back_into_the_order_of_the_spine() -> None:
-    joined = pa.table({store.SPINE_ROW: [2, 0, 1], "value": ["c", "a", "b"]})
-    assert store.in_spine_order(joined, 3).column("value").to_pylist() == ["a", "b", "c"]
+        history(build, change(spine(("ann", 1), ("bob", 2))))
 
 
 def test_what_serving_reads_is_what_history_says_at_the_end(build: Build) -> None:
     customers = ["bob", "nobody", "ann", "cat", "ann"]
     online = OnlineStates(build.online_path, VIEWS).read(customers)
-    assert_same(online, store.history(build, spine(*[(customer, END) for customer in customers])))
+    assert_same(online, history(build, spine(*[(customer, END) for customer in customers])))
     assert days(online, "profile") == [5, None, 10, None, 10]
 
 
@@ -286,35 +276,44 @@ def test_what_the_feast_sdk_writes_is_guarded_and_read_without_it(tmp_path: Path
     assert days(states, "consent") == [30]
 
 
-def test_feasts_own_join_of_the_market_is_our_look_up(build: Build) -> None:
-    asked = [at / 2 for at in range(-4, 150)]
-    times = pd.Series([day(at) for at in asked], dtype="datetime64[us, UTC]")
-    frame = pd.DataFrame({"market_id": "all", EVENT_TIMESTAMP: times})
-    with store.own_duckdb():
-        job = store.feature_store(build).get_historical_features(
-            frame, ["market:market__at", "market:share", "market:mood"], filter_by_created_timestamp=True
-        )
-        theirs = job.to_df().sort_values(EVENT_TIMESTAMP)
-    as_of = np.array([int(day(at).timestamp() * 1e6) for at in asked], np.int64)
-    ours = states_at(build.view_path(MARKET), MARKET, as_of)
-    np.testing.assert_array_equal(theirs["market__at"].to_numpy(), ours.at)
-    np.testing.assert_array_equal(theirs["share"].to_numpy(), ours.numbers[:, 0])
-    assert theirs["mood"].tolist() == ours.texts[:, 0].tolist()
-
-
 def test_a_home_that_was_moved_still_has_its_history(build: Build, tmp_path: Path) -> None:
     shutil.copytree(build.folder, tmp_path / "moved" / "here")
     shutil.move(tmp_path / "moved" / "here", tmp_path / "there")
     moved = replace(build, folder=tmp_path / "there")
-    assert incomes(store.history(moved, spine(("ann", 3)))) == [1000.0]
+    assert incomes(history(moved, spine(("ann", 3)))) == [1000.0]
     sources = [view.batch_source.path for view in store.feature_store(moved).list_feature_views()]
     assert {Path(path).parent for path in sources} == {tmp_path / "there" / "views"}
+
+
+def test_history_does_without_feast_which_takes_seconds_to_import() -> None:
+    script = (
+        "import sys, features.history; print([name for name in ('feast', 'ibis', 'duckdb') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_feasts_own_history_is_ours_market_and_all(build: Build) -> None:
+    asked = spine(*[(key, at / 2) for key in ("ann", "bob", "cat", "nobody") for at in range(-2, 80, 3)])
+    frame = asked.rename(columns={"as_of": EVENT_TIMESTAMP}).assign(market_id="all")
+    features = [f"{view.name}:{name}" for view in VIEWS for name in (f"{view.name}__at", *view.numbers, *view.texts)]
+    with store.own_duckdb():
+        job = store.feature_store(build).get_historical_features(frame, features, filter_by_created_timestamp=True)
+        told = job.to_arrow()
+    assert isinstance(job, PointInTimeJob)
+    for name, state in history(build, asked).items():
+        [view] = [view for view in VIEWS if view.name == name]
+        np.testing.assert_array_equal(told.column(f"{name}__at").to_numpy(), state.at)
+        for values, column in zip(state.numbers.T, view.numbers, strict=True):
+            np.testing.assert_array_equal(told.column(column).to_numpy(), values)
+        for texts, column in zip(state.texts.T, view.texts, strict=True):
+            assert told.column(column).to_pylist() == texts.tolist()
 
 
 def test_feast_prints_nothing_where_json_is_written(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
     store.apply(build)
     store.materialise(build, build.data_end)
-    store.history(build, spine(("ann", 3)))
+    history(build, spine(("ann", 3)))
     assert capfd.readouterr().out == ""
 
 
@@ -338,5 +337,5 @@ def test_views_without_rows_and_without_numbers_work(tmp_path: Path) -> None:
     words = View("words", "customer", timedelta(days=30), (Column("word", "text"),))
     bare = make(tmp_path, {words: [("ann", 1, 1, "hello")], CONSENT: []}, END)
     asked = spine(("ann", END), ("bob", END))
-    assert_same(OnlineStates(bare.online_path, bare.views).read(["ann", "bob"]), store.history(bare, asked))
-    assert store.history(bare, asked)["words"].texts.tolist() == [["hello"], [None]]
+    assert_same(OnlineStates(bare.online_path, bare.views).read(["ann", "bob"]), history(bare, asked))
+    assert history(bare, asked)["words"].texts.tolist() == [["hello"], [None]]

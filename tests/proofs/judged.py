@@ -18,8 +18,8 @@ from features.columns import Event, Kind
 from features.evidence import evidence
 from features.home import Build
 from features.schema import Float64, Int64
-from serving.arms import business_as_usual, lottery
-from serving.candidates import Offer
+from serving.arms import Lottery, business_as_usual
+from serving.candidates import Offers
 from serving.decision import Action
 from serving.policy import Policy
 from serving.settings import Settings
@@ -143,13 +143,11 @@ class Judge:
         candidates = record["candidates"]
         assert candidates[-1]["channel"] is None, "no contact comes last"
         assert len(candidates) == len(value) + 1
-        offers = [
-            Offer(Action(one["product_id"], one["channel"], one["content_id"], None), int(what), int(via))
-            for one, what, via in zip(candidates, product, channel, strict=False)
-        ]
+        actions = [Action(one["product_id"], one["channel"], one["content_id"], None) for one in candidates[:-1]]
+        offers = Offers.of(actions, product.tolist(), channel.tolist())
         agent = self._policy.propensities(np.array([one["value"] for one in candidates]), 0.0)
         usual = business_as_usual(offers, self._worth.take_ups, self._worth.costs)
-        lots = lottery(self._declared.arms, agent, usual)
+        lots = Lottery(self._declared.arms, agent, usual)
         logged = np.array([one["propensity"] for one in candidates])
         assert np.allclose(lots.propensities, logged, rtol=1e-9, atol=1e-12), "what is logged is what was drawn by"
         action = record["action"] or {"product_id": None, "channel": None, "content_id": None}

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from serving.caps import Cap, CapReached, Contact
 from serving.contract import DecisionDocument
 from serving.decide import Decider
 from serving.decision import Ask, Decision, Ranking
+from serving.entries import Entry
 from serving.errors import LedgerUnavailable
 from serving.events import Outcome, TimelineEvent
 from serving.history import Known
@@ -49,25 +50,20 @@ class FakeLedger:
     order: list[str] = field(default_factory=list)
     open: bool = True
 
-    def record(
-        self,
-        decision: Decision,
-        recorded_at: datetime,
-        answer: bytes,
-        key: str | None = None,
-        request_hash: str = "",
-        *,
-        contact: Contact | None = None,
-        caps: Sequence[Cap] = (),
-        consent_version: int | None = None,
-    ) -> bytes:
+    def recording(self, entry: Entry) -> Future[bytes]:
         if self.fails:
             raise LedgerUnavailable("/secret/path: disk full")
-        if contact and self.full > 0:
+        done: Future[bytes] = Future()
+        if entry.contact and self.full > 0:
             self.full -= 1
-            raise CapReached(Cap("once-a-week", "overall", None, 0, 1))
+            done.set_exception(CapReached(Cap("once-a-week", "overall", None, 0, 1)))
+            return done
         self.order.append("recorded")
-        return answer
+        done.set_result(entry.answer)
+        return done
+
+    def record(self, decision: Decision, recorded_at: datetime, answer: bytes, *_: object, **more: object) -> bytes:
+        raise AssertionError("the app waits for no disk in a thread")
 
     def append(self, events: Sequence[TimelineEvent]) -> tuple[Outcome, ...]:
         if self.fails:

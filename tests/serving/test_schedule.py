@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -25,7 +25,6 @@ else:
 BERLIN = ZoneInfo("Europe/Berlin")
 NOON = datetime(2024, 6, 3, 12, 0, tzinfo=BERLIN)  # a Monday
 EVENING = NOON.replace(hour=20)
-NOBODY = Habits.none(1, 3)
 CATALOG = Catalog(
     "EUR",
     "Europe/Berlin",
@@ -52,15 +51,15 @@ def evening_model(slots: np.ndarray | None = None) -> TimingModel:
     )
 
 
+NOBODY = evening_model().outlook(Habits.none(1, 3))
+
+
 def at_eight(slots: np.ndarray | None = None) -> Scheduler:
     return Scheduler(evening_model(slots), "4")
 
 
 WORLD_MODEL = replace(evening_model(), channels=("push", "email", "branch"))
-
-
-def any_time(channel: str, moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+any_time = deferring(CATALOG, BERLIN, "mandatory")
 
 
 def test_a_channel_that_is_only_opened_at_eight_in_the_evening_is_sent_at_eight_in_the_evening() -> None:
@@ -166,7 +165,11 @@ def test_fallbacks_come_in_the_order_of_their_best_hour_and_stay_as_they_are_wit
 def test_a_customer_who_never_notices_a_channel_gets_it_last() -> None:
     deaf = Habits.none(1, 3)
     deaf.outcomes[0, 1] = (300.0, 0.0, 0.0, 0.0)  # 300 text messages, none noticed
-    assert at_eight().order(("push", "post", "sms"), NOON, deaf, BERLIN) == ("post", "push", "sms")
+    assert at_eight().order(("push", "post", "sms"), NOON, evening_model().outlook(deaf), BERLIN) == (
+        "post",
+        "push",
+        "sms",
+    )
 
 
 @pytest.mark.parametrize("day", [datetime(2024, 3, 30, 12, tzinfo=BERLIN), datetime(2024, 10, 26, 12, tzinfo=BERLIN)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.bootstrap import intervals, paired
+from training.bootstrap import intervals, paired, weights
 
 
 def ids(customers: int, each: int) -> np.ndarray:
@@ -49,3 +49,11 @@ def test_rows_that_are_not_judged_do_not_count() -> None:
     values = np.array([1.0, np.nan, 3.0, np.nan])
     assert intervals({"m": values}, ids(4, 1), 0)["m"].mean == 2.0
     assert np.isnan(intervals({"m": np.full(4, np.nan)}, ids(4, 1), 0)["m"].mean)
+
+
+@pytest.mark.parametrize("customers", [1, 70, 9_000])
+def test_draws_that_are_kept_are_the_series_of_the_seed(customers: int) -> None:
+    asked = [np.concatenate(list(weights(customers, 3, 500))) for _ in range(2)]
+    series = np.random.default_rng(3).poisson(1.0, (500, customers)).astype(np.float64)
+    assert np.array_equal(asked[0], series)
+    assert np.array_equal(asked[1], series)

@@ -211,3 +211,21 @@ def test_preferences_that_change_no_total_are_learned(choice_world: Callable[...
     unseen = made(1000, 3)
     fitted = fit_lightgbm.fit(question, made(1500, 1), made(500, 2))
     assert log_loss(fitted.scorer.utilities(unseen.rows), unseen) < np.log(2) + 0.08
+
+
+def test_lines_that_are_sampled_are_those_of_their_block(choice_world: Callable[..., Any]) -> None:
+    world = choice_world(50, 1)
+    layout = Layout.of(world.question, world.examples.rows.schema)
+    lines = PairSequence(world.examples, layout, np.arange(5, dtype=np.float32), Pairs.of(world.examples))
+    lines.batch_size = 16
+    whole = lines[:]
+    for number in (*range(0, len(lines), 7), len(lines) - 1, 0, 15, 16):
+        np.testing.assert_array_equal(lines[number], whole[number].astype(np.float64))
+
+
+def test_leaves_are_larger_only_where_steps_are_small() -> None:
+    def leaf(rate: float) -> int:
+        settings = fit_lightgbm._settings(40_000, 1, 0, {"learning_rate": rate})
+        return int(settings["min_data_in_leaf"])
+
+    assert (leaf(fit_lightgbm.SLOW), leaf(fit_lightgbm.FAST)) == (80, 20)

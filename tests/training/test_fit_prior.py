@@ -163,3 +163,11 @@ def test_with_much_history_the_group_says_nothing(choices: Callable[..., Example
     np.testing.assert_allclose(
         log_popularity(replace(examples, groups=(0, 0, 1, 1))), log_popularity(examples), atol=5e-3
     )
+
+
+@pytest.mark.parametrize("options", [5, 8, 9, 64, 65, 130])
+def test_choice_sets_stand_in_the_order_of_their_rows_however_many_options_there_are(options: int) -> None:
+    available = np.random.default_rng(options).random((300, options)) < 0.5
+    available[100:] = available[:200]
+    found = np.unique(fit_prior._sortable(np.packbits(available, axis=1)), axis=0, return_index=True)[1]
+    assert np.array_equal(available[found], np.unique(available, axis=0))

@@ -18,7 +18,8 @@ from training.cli import nextbest
 from training.dataset import Dataset
 from training.evaluate import judge
 from training.finished import FinishedRun
-from training.folds import Folded, by_customer, by_time, make_folds, run_folds
+from training.fold_rows import By, by_customer, by_time, make_folds
+from training.folds import Folded, run_folds, within
 from training.folds_report import auc_intervals, document, flat, keep, lines, tell
 from training.metrics import auc, auc_by_candidate
 from training.plan import Order, Plan
@@ -26,6 +27,7 @@ from training.predictions import MODEL
 from training.prepared import Prepared
 from training.spine import Spine
 from training.split import by_customer as by_customers
+from training.split import by_time as in_time
 from training.track import Tracking
 
 HOUR = 3_600_000_000
@@ -124,6 +126,19 @@ def test_by_time_borders_lie_on_the_moments_of_snapshots() -> None:
     for fold in by_time(as_of, as_of + np.where(sort == "snapshot", 100, 1), sort, 3):
         assert as_of[fold.test].min() in moments
         assert (sort[fold.valid] == "snapshot").any()
+
+
+@pytest.mark.parametrize("by", ["customer", "time"])
+def test_inside_a_fold_the_ladder_may_ask_what_the_fold_learns_from_and_nothing_else(plain: Dataset, by: By) -> None:
+    spine = plain.spine
+    split = by_customers(plain.customer_id) if by == "customer" else in_time(spine.as_of, spine.closes, spine.sort)
+    whole = replace(prepared(plain), split=split)
+    for fold in make_folds(plain, 3, by):
+        inner = replace(whole, data=plain.take(fold.learned), split=within(fold, whole, plain))
+        known = fold.learned if by == "time" else np.sort(np.concatenate([fold.train, fold.valid]))
+        assert inner.learned.spine.as_of.tolist() == spine.as_of[known].tolist()
+        assert inner.data.take(inner.split.valid).spine.as_of.tolist() == spine.as_of[fold.valid].tolist()
+        assert (inner.split.borders is None) == (by == "customer"), "folds within it are of the same sort"
 
 
 def test_too_many_folds_are_refused() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from features.errors import InputError
 from serving.question import Question
 from training import metrics
 from training.evaluate import Judgement
-from training.ladder import Ladder, climb
+from training.ladder import Evidence, Ladder, climb
 
 Contest = Callable[..., Judgement]
 HR = metrics.HR_AT_3
@@ -60,23 +61,30 @@ def up(contest: Contest, **families: float) -> Ladder:
     return climb("all", judged, judged, HR)
 
 
+def rungs_of(ladder: Ladder) -> list[tuple[str, str, bool]]:
+    return [(step.family, step.held, step.promoted) for step in ladder.steps]
+
+
 def test_every_rung_that_is_surely_better_is_climbed(contest: Contest) -> None:
     ladder = up(contest, counts=0.2, lightgbm=0.5, torch=0.4, ensemble=0.8)
     assert ladder.family == ladder.best == "ensemble"
-    assert [(step.family, step.held, step.promoted) for step in ladder.steps] == [
-        ("counts", "prior", True), ("lightgbm", "counts", True), ("ensemble", "lightgbm", True)]  # fmt: skip
+    assert rungs_of(ladder) == [
+        ("counts", "prior", True), ("lightgbm", "counts", True), ("torch", "lightgbm", False),
+        ("ensemble", "lightgbm", True)]  # fmt: skip
 
 
-def test_the_better_of_the_learners_stands_for_both(contest: Contest) -> None:
+def test_every_learner_is_tried_in_turn(contest: Contest) -> None:
     assert up(contest, counts=0.2, lightgbm=0.4, torch=0.6).family == "torch"
+    assert up(contest, counts=0.2, lightgbm=0.1, torch=0.6).family == "torch"
+    assert up(contest, counts=0.2, lightgbm=0.6, torch=0.604).family == "lightgbm", "torch may be no better"
 
 
 def test_a_rung_that_may_be_no_better_is_left_out_and_the_next_is_measured_against_what_is_held(
     contest: Contest,
 ) -> None:
-    ladder = up(contest, counts=0.3, lightgbm=0.304, torch=0.1, ensemble=0.6)
+    ladder = up(contest, counts=0.3, lightgbm=0.304, ensemble=0.6)
     assert ladder.family == "ensemble"
-    assert [(step.family, step.held, step.promoted) for step in ladder.steps] == [
+    assert rungs_of(ladder) == [
         ("counts", "prior", True), ("lightgbm", "counts", False), ("ensemble", "counts", True)]  # fmt: skip
     assert "lightgbm not surely over counts" in ladder.reason
 
@@ -119,3 +127,80 @@ def test_for_losses_lower_is_better(contest: Contest) -> None:
     assert climb("all", judged, judged, metrics.LOG_LOSS).steps[0].promoted == (
         judged.difference("counts", "prior")[metrics.LOG_LOSS].high < 0
     )
+
+
+def asked_for_more(contest: Contest, valid: dict[str, float], more: dict[str, float]) -> tuple[Ladder, bool]:
+    """The ladder where valid says one thing and more rows another, and whether these were asked."""
+    asked = []
+
+    def found() -> Evidence:
+        asked.append(True)
+        return Evidence(contest(**more), "more rows")
+
+    return climb("all", contest(**valid), contest(**valid), HR, found), bool(asked)
+
+
+def test_where_valid_decides_every_rung_no_more_rows_are_asked(contest: Contest) -> None:
+    ladder, asked = asked_for_more(contest, {"counts": 0.2, "lightgbm": 0.5, "ensemble": 0.1}, {})
+    assert (ladder.family, asked) == ("lightgbm", False)
+    assert (ladder.judged_on, ladder.rows, ladder.on_valid) == ("the validation rows", ROWS, ())
+    assert ladder.flat()["ladder/cross_fitted"] == 0
+
+
+def test_where_valid_cannot_tell_more_rows_decide_and_the_run_says_so(contest: Contest) -> None:
+    valid, more = {"counts": 0.1, "lightgbm": 0.104}, {"counts": 0.2, "lightgbm": 0.4}
+    ladder, asked = asked_for_more(contest, valid, more)
+    assert (ladder.family, asked) == ("lightgbm", True)
+    assert rungs_of(ladder) == [("counts", "prior", True), ("lightgbm", "counts", True)]
+    assert [step.promoted for step in ladder.on_valid] == [True, False]
+    assert "on more rows" in ladder.reason
+    told = json.loads(ladder.to_json())
+    assert (told["judged_on"], told["rows"]) == ("more rows", ROWS)
+    assert told["on_valid"][1]["difference"]["low"] <= 0 < told["steps"][1]["difference"]["low"]
+    assert (ladder.flat()["ladder/cross_fitted"], ladder.flat()["ladder/rows"]) == (1, ROWS)
+
+
+def test_what_valid_took_by_luck_is_taken_back_where_more_rows_are_asked(contest: Contest) -> None:
+    valid, more = {"counts": 0.1, "lightgbm": 0.104}, {"counts": 0.0, "lightgbm": 0.0}
+    ladder, _ = asked_for_more(contest, valid, more)
+    assert ladder.family == "prior"
+    assert ladder.on_valid[0].promoted
+
+
+def test_whom_the_validation_rows_surely_deny_more_rows_do_not_promote(contest: Contest) -> None:
+    """Times change: what was surely better in older rows is surely worse in the newest."""
+    valid, more = {"counts": -1.0, "lightgbm": 0.004}, {"counts": 0.5, "lightgbm": 0.3}
+    ladder, asked = asked_for_more(contest, valid, more)
+    assert (ladder.family, asked) == ("lightgbm", True)
+    assert rungs_of(ladder) == [("counts", "prior", False), ("lightgbm", "prior", True)]
+    denied = ladder.steps[0].denied
+    assert denied is not None
+    assert denied.high < 0 < ladder.steps[0].difference.low
+    assert "counts surely not over prior any more" in ladder.reason
+
+
+def test_what_can_bring_but_a_little_is_not_worth_more_fits(contest: Contest) -> None:
+    ladder, asked = asked_for_more(contest, {"counts": 0.9, "lightgbm": 0.904}, {})
+    assert ladder.steps[1].at_best > 0, "it may be better"
+    assert (ladder.family, asked) == ("counts", False)
+
+
+def test_where_more_rows_cannot_be_judged_valid_decides_and_the_run_says_why(contest: Contest) -> None:
+    def impossible() -> Evidence:
+        raise InputError("there are too few")
+
+    judged = contest(counts=0.1, lightgbm=0.104)
+    ladder = climb("all", judged, judged, HR, impossible)
+    assert (ladder.family, ladder.judged_on, ladder.not_more) == ("counts", "the validation rows", "there are too few")
+
+
+def test_a_family_that_was_asked_for_needs_no_more_rows(contest: Contest) -> None:
+    judged = contest(lightgbm=0.004)
+    assert climb("lightgbm", judged, judged, HR, more=lambda: pytest.fail("asked")).family == "lightgbm"
+
+
+def test_of_a_loss_the_lower_end_is_what_a_rung_may_bring(contest: Contest) -> None:
+    judged = contest(counts=0.5)
+    step = climb("all", judged, judged, metrics.LOG_LOSS).steps[0]
+    assert step.at_best == -step.difference.low
+    assert up(contest, counts=0.5).steps[0].at_best == up(contest, counts=0.5).steps[0].difference.high

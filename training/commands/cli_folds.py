@@ -31,7 +31,8 @@ def evaluate_folds(
     """Judge MODEL on every row, in folds fitted as `train` fits; a run in MLflow, nothing is registered."""
     from serving.batch import check_eligible, read_entities
     from training import plots
-    from training.folds import make_folds, run_folds
+    from training.fold_rows import make_folds
+    from training.folds import run_folds
     from training.folds_report import document, keep, lines, tell
     from training.kept import learned_from
     from training.plan import Order

@@ -35,8 +35,8 @@ def add_train(group: click.Group) -> None:
     type=click.Choice((*FAMILY_NAMES, SEQUENCE_NAME)),
     default="all",
     show_default=True,
-    help="all: a ladder; each must be surely better than the one below it. sequence: over whole histories; "
-    "not part of all, and for batch scoring only.",
+    help="all: a ladder; each must be surely better than the one below it, on rows of train too where those of valid "
+    "cannot tell. sequence: over whole histories; not part of all, and for batch scoring only.",
 )
 @click.option("--entities", type=Path, help="Learn from these customers at these times (Parquet or CSV).")
 @click.option(
@@ -129,7 +129,8 @@ def train(
               help="latest (the version trained last), another alias (champion), a version or a run id.")  # fmt: skip
 def score(edge: Edge, model: str, entities: Path, out: Path, reference: str) -> None:
     """Score every entity with MODEL: ranked candidates with calibrated probabilities, or it says that they are none."""
-    from serving.batch import check_eligible, check_fits, read_entities, score_blocks, write_scores
+    from serving.batch import check_eligible, check_fits, read_entities
+    from serving.batch_file import origin_of, score_file
     from serving.registry import CHAMPION, resolve
     from training.track import CHALLENGER
 
@@ -147,7 +148,7 @@ def score(edge: Edge, model: str, entities: Path, out: Path, reference: str) -> 
     loaded = resolve(model, reference, edge.tracking_uri)
     check_fits(build, loaded.model)
     calibration = loaded.model.calibration
-    lines = write_scores(score_blocks(build, loaded.model, rows, edge.terminal), out, calibration.scale)
+    lines = score_file(build, loaded.model, rows, out, origin_of(loaded, entities), edge.terminal)
     used = {"version": loaded.version, "run_id": loaded.run_id, "champion_version": champion}
     told = f"{out}: {lines:,} lines for {len(rows):,} entities, by version {loaded.version} of {model}"
     if champion != loaded.version:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from features.assemble import assemble, row_schema
 from features.columns import AS_OF, CUSTOMER_ID
+from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Rows
 from features.times import micros
@@ -97,8 +98,6 @@ def train_content(
 
 def rows_of(build: Build, log: ContentLog, end: int, progress: Progress) -> Rows:
     """Rows of the customers just before each decision."""
-    from features.store import history  # imports Feast, seconds
-
     as_of = log.at - JUST_BEFORE
     states = history(build, pd.DataFrame({CUSTOMER_ID: log.customer_id, AS_OF: as_times(as_of)}), progress)
     with progress.step(f"assemble {len(log)} rows"):

@@ -19,6 +19,7 @@ from sklearn.model_selection import GroupKFold
 
 from features.columns import AS_OF, CUSTOMER_ID
 from features.errors import InputError
+from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Float64, States
 from serving.decide import Decider
@@ -90,8 +91,6 @@ def policy_log(
     """
     if target not in TARGETS:
         raise InputError(f"--target is one of {', '.join(TARGETS)}, however it is {target!r}")
-    from features.store import history  # imports Feast, seconds
-
     frame = found.frame
     as_of = frame[AT].to_numpy(np.int64) - JUST_BEFORE
     states = history(build, pd.DataFrame({CUSTOMER_ID: frame[CUSTOMER_ID], AS_OF: as_times(as_of)}), progress)
