@@ -22,7 +22,7 @@ from features.home import Build, Home
 from features.online_states import holds, keep_only, open_states
 from features.packed import OnlineStates
 from features.progress import SILENT
-from features.redis_states import RedisStates, connect, define, remove
+from features.redis_states import RedisStates, connect, define, forget, remove
 from features.schema import Column, View
 from serving.settings import Settings
 
@@ -121,6 +121,13 @@ def test_a_server_that_may_evict_customers_is_refused(own_redis_server: Any, pol
         RedisStates(url, PREFIX, VIEWS)
     with pytest.raises(InputError, match="keep every key"):
         define(url, PREFIX, VIEWS)
+
+
+def test_nothing_is_left_of_views_that_were_forgotten(redis_url: str) -> None:
+    opened(redis_url, "a", "b")
+    forget(redis_url, PREFIX, ["consent"])
+    client: Any = connect(redis_url)
+    assert [key for key in client.scan_iter() if b":c:" in key] == []
 
 
 def test_no_key_expires(redis_url: str) -> None:
