@@ -23,7 +23,7 @@ from features.arrow import Column, column_of, kernels, table_of
 from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import NotBuilt
 from features.home import FEATURES_VERSION, Build, Home
-from features.online_states import holds
+from features.online_states import holds, keep_only
 from features.packing import key_column, layout, microseconds, seconds
 from features.progress import SILENT, Progress
 from features.schema import View
@@ -57,7 +57,10 @@ def build_features(
             make_build(build, bank, state_tables(bank), progress, online)
         elif not holds(build, online):
             bring_online(build, progress, online)
+        before = home.current
         home.use(build)
+        if online:  # memory is dear there: the build that servers may still read stays, those before it go
+            keep_only(home.builds, {build.folder.name, before}, online)
     return Build.open(build.folder)
 
 

@@ -131,12 +131,19 @@ class Home:
     def lock_path(self) -> Path:
         return self.root / "lock"
 
+    @property
+    def current(self) -> str:
+        """Name of the current build; empty where there is none."""
+        try:
+            return (self.root / "current").read_text("utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
     def build(self) -> Build:
         """The current build; raises NotBuilt where there is none."""
-        try:
-            name = (self.root / "current").read_text("utf-8").strip()
-        except FileNotFoundError:
-            raise NotBuilt(f"there are no features in {self.root} yet; {_BUILD_IT}") from None
+        name = self.current
+        if not name:
+            raise NotBuilt(f"there are no features in {self.root} yet; {_BUILD_IT}")
         return Build.open(self.builds / name)
 
     def use(self, build: Build) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
+
 from features.errors import InputError, NextbestError, NotBuilt, StoreUnavailable
 from features.home import Build
 from features.packed import OnlineStates, PackedStates
@@ -39,6 +42,22 @@ def holds(build: Build, url: str = "") -> bool:
     return True
 
 
+def keep_only(builds: Path, kept: Collection[str], url: str) -> None:
+    """Remove from the server the features of a home's builds (folders in `builds`) other than those `kept`.
+
+    A server that still reads one of them fails from then on; it never takes its customers for unknown ones.
+    """
+    from features.redis_states import remove
+
+    for folder in sorted(builds.iterdir()):
+        if folder.name not in kept:
+            remove(url, _prefix(folder))
+
+
 def prefix(build: Build) -> str:
     """What the keys of a build begin with on a server: builds lie side by side there."""
-    return f"nextbest:{build.folder.name}:"
+    return _prefix(build.folder)
+
+
+def _prefix(folder: Path) -> str:
+    return f"nextbest:{folder.name}:"

@@ -81,9 +81,13 @@ def forget(url: str, prefix: str, names: Iterable[str]) -> None:
 def remove(url: str, prefix: str) -> None:
     """Remove everything under `prefix`, its marks first: from then on nobody can read it."""
     with _asking(connect(url)) as client:
-        client.delete(f"{prefix}loaded", f"{prefix}views")
-        for keys in _scan(client, prefix):
-            client.unlink(*keys)
+        if not client.exists(f"{prefix}views"):
+            return
+        client.delete(f"{prefix}loaded")
+        for kind in ("c:", "m:"):
+            for keys in _scan(client, f"{prefix}{kind}"):
+                client.unlink(*keys)
+        client.delete(f"{prefix}views")  # last: what was interrupted is found again
 
 
 class RedisStates(PackedStates):
@@ -103,6 +107,8 @@ class RedisStates(PackedStates):
             self._ids = _checked(_views(client, prefix), self.views, prefix)
             marks: Any = client.get(f"{prefix}loaded")
             self._loaded = self._marked(marks)
+            self._good_marks: bytes | None = None
+            """Marks that were found to hold all of ours; None: look at them."""
         self._known = frozenset(self._ids.values())
         self._market = frozenset(self._ids[view.name] for view in self.views if view.entity == "market")
 
@@ -135,6 +141,7 @@ class RedisStates(PackedStates):
         with _asking(self._client) as client:
             client.setbit(f"{self._prefix}loaded", self._ids[view.name], 1)
         self._loaded |= {self._ids[view.name]}
+        self._good_marks = None
 
     def _rows(self, keys: list[str]) -> Iterator[Row]:
         """All views' rows of `keys` and of the market; up to 1,000 customers at one moment, in one round trip."""
@@ -144,11 +151,13 @@ class RedisStates(PackedStates):
                 names = [f"{self._prefix}loaded", self._market_key(MARKET_ID), *map(self._customer_key, asked)]
                 answer: Any = client.mget(names)
                 marks, market, *customers = answer
-                if not self._loaded <= self._marked(marks):
+                seen = self._good_marks is not None and marks == self._good_marks
+                if not seen and not self._loaded <= self._marked(marks):
                     raise ArtefactError(
                         f"the online store must still hold the views that were loaded under {self._prefix!r}, however "
                         "it lost some of them; build the features again, and let Redis keep its data over a restart"
                     )
+                self._good_marks = marks
                 if market:
                     yield from self._unpacked(MARKET_ID, market)
                 for key, found in zip(asked, customers, strict=True):

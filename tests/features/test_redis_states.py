@@ -19,10 +19,10 @@ from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import ArtefactError, InputError, NotBuilt, StoreUnavailable
 from features.history import history
 from features.home import Build, Home
-from features.online_states import holds, open_states
+from features.online_states import holds, keep_only, open_states
 from features.packed import OnlineStates
 from features.progress import SILENT
-from features.redis_states import RedisStates, connect, define, remove
+from features.redis_states import RedisStates, connect, define, forget, remove
 from features.schema import Column, View
 from serving.settings import Settings
 
@@ -121,6 +121,13 @@ def test_a_server_that_may_evict_customers_is_refused(own_redis_server: Any, pol
         RedisStates(url, PREFIX, VIEWS)
     with pytest.raises(InputError, match="keep every key"):
         define(url, PREFIX, VIEWS)
+
+
+def test_nothing_is_left_of_views_that_were_forgotten(redis_url: str) -> None:
+    opened(redis_url, "a", "b")
+    forget(redis_url, PREFIX, ["consent"])
+    client: Any = connect(redis_url)
+    assert [key for key in client.scan_iter() if b":c:" in key] == []
 
 
 def test_no_key_expires(redis_url: str) -> None:
@@ -231,3 +238,15 @@ def test_a_file_is_opened_where_there_is_no_url(tmp_path: Path) -> None:
     build = Build(tmp_path, "f" * 64, VIEWS, NOON)
     packed.define(build.online_path, VIEWS)
     assert isinstance(open_states(build), OnlineStates)
+
+
+def test_of_a_homes_builds_the_last_two_stay_on_the_server(tmp_path: Path, redis_url: str) -> None:
+    for name in ("first", "second", "third"):
+        (tmp_path / name).mkdir()
+        define(redis_url, f"nextbest:{name}:", [CONSENT])
+        RedisStates(redis_url, f"nextbest:{name}:", [CONSENT]).load(CONSENT, [refusals("a")])
+    keep_only(tmp_path, {"third", "second"}, redis_url)
+    client: Any = connect(redis_url)
+    assert {key.split(b":")[1] for key in client.scan_iter()} == {b"second", b"third"}
+    with pytest.raises(NotBuilt):
+        RedisStates(redis_url, "nextbest:first:", [CONSENT])
