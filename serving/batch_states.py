@@ -14,30 +14,35 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from features.assemble import MODULES
 from features.columns import AS_OF, CREATED_TIMESTAMP, CUSTOMER_ID, EVENT_TIMESTAMP
 from features.history import history
 from features.packed import OnlineStates
 from features.times import micros
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from features.home import Build
-    from features.schema import States
+    from features.schema import States, View
+
+_IN_ROWS = frozenset(module.NAME for module in MODULES)
 
 
 def states_for_rows(build: Build, entities: pd.DataFrame) -> States:
     """What rows of the entities are made of, in their order: each as of its own moment."""
     asked = entities[AS_OF].astype("datetime64[us, UTC]").astype("int64").to_numpy()
-    if len(asked) and asked.min() >= micros(build.data_end) and build.online_path.is_file() and _nothing_later(build):
-        return OnlineStates(build.online_path, build.views).read(list(entities[CUSTOMER_ID]))
+    views = [view for view in build.views if view.name in _IN_ROWS]
+    end = micros(build.data_end)
+    if len(asked) and asked.min() >= end and build.online_path.is_file() and _nothing_later(build, views, end):
+        return OnlineStates(build.online_path, views).read(list(entities[CUSTOMER_ID]))
     return history(build, entities[[CUSTOMER_ID, AS_OF]])
 
 
-def _nothing_later(build: Build) -> bool:
-    """Whether every state had happened and was known by the end of the build's data, as far as the files tell."""
-    end = micros(build.data_end)
-    return all(_latest(build.view_path(view)) <= end for view in build.views)
+def _nothing_later(build: Build, views: Sequence[View], end: int) -> bool:
+    """Whether every state had happened and was known by `end` [µs], as far as the files tell."""
+    return all(_latest(build.view_path(view)) <= end for view in views)
 
 
 def _latest(path: Path) -> float:

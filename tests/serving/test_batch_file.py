@@ -201,6 +201,7 @@ def test_rows_at_the_end_of_the_data_are_those_of_the_history(simulated_home: Ho
         asked[AS_OF] = pd.Series([build.data_end + later] * len(asked)).astype("datetime64[us, UTC]")
         at = np.full(len(asked), (build.data_end + later).timestamp())
         schema = row_schema(build.bank)
+        assert states_for_rows(build, asked).keys() < {view.name for view in build.views}  # not the history's
         newest, told = (assemble(of(build, asked), at, schema) for of in (states_for_rows, history))
         for name in ("customer", "product", "channel", "held", "opted_out"):
             np.testing.assert_array_equal(getattr(newest, name), getattr(told, name))
