@@ -27,6 +27,7 @@ CONTENTS = (
     Content("chooses", "en", "{% if age >= 60 %}Senior{% else %}Young{% endif %} offer", plain="An offer"),
     Content("group", "en", "{{ first_name }}: our {{ product.group }}"),
     Content("loud", "en", "{{ first_name | upper }}!", "card", "sms"),
+    Content("years", "en", "Aged {{ age | title }}"),
     Content("german", "de", "{{ product_name }} für {{ first_name }}", "loan"),
 )
 CATALOG = Catalog("EUR", "Europe/Berlin", PRODUCTS, CHANNELS, CONTENTS)
@@ -39,6 +40,8 @@ CUSTOMERS: tuple[Mapping[str, Value], ...] = (
     {"first_name": "Maximilian-Ferdinand von und zu", "town": "Ulm"},
     {"first_name": "<b>&\"'", "town": "Ulm" * 12, "age": 1},
     {"first_name": "€" * 45, "town": "{}" * 30, "age": True},
+    {"first_name": "'&<>" * 4, "town": "Ulm", "age": 1},
+    {"first_name": "Anna", "town": "Ulm", "age": True},
     {"town": "Ulm"},
     {},
 )
