@@ -160,7 +160,8 @@ class TimedWalk:
 
 def _copy_online(known: Path, path: Path, copies: int) -> None:
     """The online store of the copies: each customer's packed rows under the copies' ids."""
-    shutil.copyfile(known, path)
+    with closing(sqlite3.connect(known)) as source, closing(sqlite3.connect(path)) as target:
+        source.backup(target)  # its write-ahead log included
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
         market = [row[0] for row in connection.execute("SELECT view_id FROM layouts WHERE name = 'market'")]
