@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "serving": {"features", "serving"},
     "training": {"features", "serving", "training"},
 }
-FEAST_IMPORTERS = {"features/definitions.py", "features/offline.py", "features/online.py", "features/store.py"}
+FEAST_PLUG_INS = {"offline.py", "online.py", "online_answer.py", "online_rows.py"}
+FEAST_IMPORTERS = {f"features/{name}" for name in ("definitions.py", "store.py", *FEAST_PLUG_INS)}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "base"}
 
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
