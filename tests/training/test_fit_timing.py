@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from features.habits import Habits
-from serving.schedule import UNKNOWN_DELAY, Scheduler
+from serving.schedule import UNKNOWN_DELAY, Deferring, Scheduler
 from training.attempts import Attempts, attempts
 from training.fit_timing import DECLARED, NEVER, around, choose, delays, fit, log_losses, rates
 from training.labels import DAY, ModelNotPossible, cut
@@ -134,7 +134,8 @@ def test_a_channel_opened_only_in_the_evening_is_sent_in_the_evening(world: Worl
     learned = attempts(evenings(world).bank, day(84.0), WINDOW)
     model = fit(learned, ("app", "web", "sms"), "UTC", DECLARED)
     noon = datetime(2024, 6, 4, 12, tzinfo=UTC)
-    found = Scheduler(model, "1").best("app", noon, Habits.none(1, 3), ZoneInfo("UTC"), lambda _, moment: moment, False)
+    utc, nobody = ZoneInfo("UTC"), model.outlook(Habits.none(1, 3))
+    found = Scheduler(model, "1").best("app", noon, nobody, utc, Deferring(utc, {"app": None}), False)
     assert found == noon + timedelta(hours=8)
 
 
