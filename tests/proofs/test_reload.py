@@ -1,8 +1,8 @@
 """A server under load takes up a hundred models, and refuses fifty bad ones, and nobody who asks it notices.
 
-Small on every run; at full size by `make proof`. What is asked for has the model's version in it and is checked against
-it: a ranking is always the same for one customer and version, and a decision that is made again from its record comes
-out bit for bit. An answer that mixed two models would fail one or the other.
+Damaged artefacts small on every run, all at full size by `make proof`. What is asked for has the model's version in it
+and is checked against it: a ranking is always the same for one customer and version, and a decision that is made again
+from its record comes out bit for bit. An answer that mixed two models would fail one or the other.
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ def asking(bench: Bench) -> Callable[[Caller, int, Load], None]:
     return ask
 
 
+@pytest.mark.proof  # that a running server follows its registry at all is in tests/serving/test_reload.py
 @pytest.mark.parametrize("reloads", [pytest.param(2, id="small"), pytest.param(100, id="full", marks=full)])
 def test_reloads_under_load_drop_no_request_and_mix_no_answer(bench: Bench, reloads: int) -> None:
     lasting, seconds = bench.family(), []
