@@ -78,7 +78,11 @@ def test_all_that_a_decision_has_to_know_of_a_customer_is_one_statement(tmp_path
 
 def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(entry: Entry, tmp_path: Path) -> None:
     statements: list[str] = []
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
+
+    def block(_: sqlite3.Connection) -> None:
+        begun.set()
+        gate.wait(10)
 
     def traced() -> sqlite3.Connection:
         connection = connect(tmp_path / "ledger.db")
@@ -86,7 +90,8 @@ def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(entry: Entry, tm
         return connection
 
     writer = Writer(traced, capacity=100, patience=10.0)
-    busy = writer.begin(lambda connection: gate.wait(10))
+    busy = writer.begin(block)
+    assert begun.wait(10)  # else the fifty could still join its transaction
     waiting = [writer.begin(lambda connection: None, checks_first=True) for _ in range(50)]
     gate.set()
     for done in (busy, *waiting):
