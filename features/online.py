@@ -233,13 +233,13 @@ class _Again(OnlineStore):
         return _rows(view, keys, self._states[view.name].take(places), requested_features, table)
 
     def online_write_batch(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("states that were read are not written to; use the store")
 
     def update(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("states that were read are not written to; use the store")
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("states that were read are not written to; use the store")
 
 
 class ArrowBatchEngineConfig(FeastConfigBaseModel):

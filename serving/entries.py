@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from itertools import islice
@@ -74,6 +76,43 @@ class Entry:
             if self.consent_version not in (None, known.consent_version):
                 raise ConsentChanged
             check(self.contact, self.caps, known.contacts)
+
+
+class Recorder(ABC):
+    """A ledger's `record`, by way of its `recording`."""
+
+    @abstractmethod
+    def recording(self, entry: Entry) -> Future[bytes]:
+        """See `serving.ledger.Ledger`."""
+
+    def record(
+        self,
+        decision: Decision,
+        recorded_at: datetime,
+        answer: bytes,
+        key: str | None = None,
+        request_hash: str = "",
+        *,
+        contact: Contact | None = None,
+        caps: Sequence[Cap] = (),
+        consent_version: int | None = None,
+    ) -> bytes:
+        """See `serving.ledger.Ledger`."""
+        entry = Entry.of(
+            decision,
+            recorded_at,
+            answer,
+            key,
+            request_hash,
+            contact=contact,
+            caps=caps,
+            consent_version=consent_version,
+        )
+        return self._waited(self.recording(entry))
+
+    def _waited(self, begun: Future[bytes]) -> bytes:
+        """The answer once it is durable."""
+        return begun.result()
 
 
 def answer_of(known: Sequence[Any] | None, request_hash: str) -> bytes | None:

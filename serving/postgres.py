@@ -22,15 +22,13 @@ import concurrent.futures
 import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime
 from typing import Any, TypeVar
 
 import asyncpg
 
 from features.schema import Bool
-from serving.caps import Cap, Contact
-from serving.decision import Decision
-from serving.entries import Entry, answer_of, chunks
+from serving.caps import Contact
+from serving.entries import Entry, Recorder, answer_of, chunks
 from serving.errors import LedgerUnavailable
 from serving.events import Fold, Outcome, TimelineEvent, folded, unfolded
 from serving.history import Known
@@ -54,7 +52,7 @@ Result = TypeVar("Result")
 Work = Callable[[asyncpg.Connection], Awaitable[Result]]
 
 
-class PostgresLedger:
+class PostgresLedger(Recorder):
     """A ledger in the PostgreSQL database at `url` (postgresql://user@host/database), shared with other processes.
 
     fold: makes live states. groups: of products. connections: most that this process opens; further callers wait for
@@ -83,30 +81,6 @@ class PostgresLedger:
         except Exception as error:
             self._end_loop()
             raise LedgerUnavailable(f"the PostgreSQL ledger cannot be opened: {error}") from error
-
-    def record(
-        self,
-        decision: Decision,
-        recorded_at: datetime,
-        answer: bytes,
-        key: str | None = None,
-        request_hash: str = "",
-        *,
-        contact: Contact | None = None,
-        caps: Sequence[Cap] = (),
-        consent_version: int | None = None,
-    ) -> bytes:
-        entry = Entry.of(
-            decision,
-            recorded_at,
-            answer,
-            key,
-            request_hash,
-            contact=contact,
-            caps=caps,
-            consent_version=consent_version,
-        )
-        return self.recording(entry).result()
 
     def recording(self, entry: Entry) -> Future[bytes]:
         async def work(connection: asyncpg.Connection) -> bytes:

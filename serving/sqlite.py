@@ -11,15 +11,13 @@ import fcntl
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 from features.schema import Bool
-from serving.caps import Cap, Contact
-from serving.decision import Decision
-from serving.entries import Entry, answer_of, chunks
+from serving.caps import Contact
+from serving.entries import Entry, Recorder, answer_of, chunks
 from serving.errors import LedgerUnavailable
 from serving.events import Fold, Outcome, TimelineEvent, unfolded
 from serving.group_commit import Writer
@@ -35,7 +33,7 @@ SET at_us = excluded.at_us, channel = excluded.channel, expires_us = NULL
 WHERE contacts.expires_us > 0 AND excluded.expires_us IS NULL"""
 
 
-class SqliteLedger:
+class SqliteLedger(Recorder):
     """A ledger in one SQLite file, owned by this process alone while it is open.
 
     fold: makes live states. groups: of products. capacity: changes that may wait; one more raises LedgerUnavailable at
@@ -60,29 +58,8 @@ class SqliteLedger:
             raise LedgerUnavailable(f"the ledger {path} cannot be opened: {error}") from error
         self._readers = Readers(path)
 
-    def record(
-        self,
-        decision: Decision,
-        recorded_at: datetime,
-        answer: bytes,
-        key: str | None = None,
-        request_hash: str = "",
-        *,
-        contact: Contact | None = None,
-        caps: Sequence[Cap] = (),
-        consent_version: int | None = None,
-    ) -> bytes:
-        entry = Entry.of(
-            decision,
-            recorded_at,
-            answer,
-            key,
-            request_hash,
-            contact=contact,
-            caps=caps,
-            consent_version=consent_version,
-        )
-        return self._writer.wait(self.recording(entry))
+    def _waited(self, begun: Future[bytes]) -> bytes:
+        return self._writer.wait(begun)
 
     def recording(self, entry: Entry) -> Future[bytes]:
         def work(connection: sqlite3.Connection) -> bytes:
