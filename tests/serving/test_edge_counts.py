@@ -23,7 +23,7 @@ from serving.caps import Cap, Contact
 from serving.decision import Action, Candidate, Decision
 from serving.desk import Desk
 from serving.entries import Entry
-from serving.group_commit import GROUP, Writer
+from serving.group_commit import Writer
 from serving.history import Known
 from serving.opening import Opening, Serving
 from serving.packed_record import FORM, packed, unpacked
@@ -89,10 +89,10 @@ def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(entry: Entry, tm
         connection.set_trace_callback(statements.append)
         return connection
 
-    writer = Writer(traced, capacity=1 + GROUP, patience=10.0)
+    writer = Writer(traced, capacity=100, patience=10.0)
     busy = writer.begin(block)
     assert begun.wait(10)  # else others could still join its transaction
-    waiting = [writer.begin(lambda connection: None, checks_first=True) for _ in range(GROUP)]
+    waiting = [writer.begin(lambda connection: None, checks_first=True) for _ in range(50)]
     gate.set()
     for done in (busy, *waiting):
         done.result(10)
