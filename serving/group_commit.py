@@ -1,7 +1,7 @@
 """Group commit on SQLite: one writer thread, one connection, one transaction for everyone who waits.
 
 Whatever waits when the writer is free shares one transaction and so one fsync; `synchronous=FULL` makes the commit wait
-for the disk. A call returns, or raises, after the commit.
+for the disk. A call returns, or raises, after the commit. Writers of several processes take turns (`serving.turns`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -37,10 +38,18 @@ class _Request:
 class Writer:
     """The thread that owns the connection; `connect` is called on it. Raises what `connect` raises.
 
-    capacity: requests that may wait; one more raises LedgerUnavailable at once. patience: seconds that a caller waits.
+    turn: entered around everything that may write to the file, opening and closing too. capacity: requests that may
+    wait; one more raises LedgerUnavailable at once. patience: seconds that a caller waits.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], capacity: int, patience: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        turn: AbstractContextManager[None],
+        capacity: int,
+        patience: float,
+    ) -> None:
+        self._turn = turn
         self._patience = patience
         self._capacity = capacity
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
@@ -93,16 +102,28 @@ class Writer:
 
     def _run(self, connect: Callable[[], sqlite3.Connection], started: Future[None]) -> None:
         try:
-            connection = connect()
+            with self._turn:
+                connection = connect()
         except Exception as error:
             started.set_exception(error)
             return
         started.set_result(None)
-        with contextlib.closing(connection):
-            ended = False
-            while not ended:
-                group, ended = self._next_group()
-                _commit(connection, group)
+        ended = False
+        while not ended:
+            group, ended = self._next_group()
+            _tell(group, self._committed(connection, group))
+        with self._turn:  # the last to close brings the write-ahead log home
+            connection.close()
+
+    def _committed(self, connection: sqlite3.Connection, group: list[_Request]) -> list[Any]:
+        """Do the work of all in one transaction: what to tell each, results and errors."""
+        if not group:
+            return []
+        try:
+            with self._turn:
+                return _outcomes(connection, group)
+        except Exception as error:
+            return [LedgerUnavailable(f"the ledger could not write: {error}")] * len(group)
 
     def _next_group(self) -> tuple[list[_Request], bool]:
         """Everything that waits, at least one request, and whether the end mark was among it."""
@@ -120,18 +141,21 @@ class Writer:
         return group, True
 
 
-def _commit(connection: sqlite3.Connection, group: list[_Request]) -> None:
-    """Do the work of all in one transaction, then tell each; nobody is told before the commit."""
-    outcomes: list[Any] = []
+def _outcomes(connection: sqlite3.Connection, group: list[_Request]) -> list[Any]:
+    """As `_committed`; where it raises, nothing was written."""
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for request in group:
-            outcomes.append((_done if request.checks_first else _done_apart)(connection, request.work))
+        outcomes = [(_done if one.checks_first else _done_apart)(connection, one.work) for one in group]
         connection.execute("COMMIT")
-    except Exception as error:
+    except BaseException:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
-        outcomes = [LedgerUnavailable(f"the ledger could not write: {error}")] * len(group)
+        raise
+    return outcomes
+
+
+def _tell(group: list[_Request], outcomes: list[Any]) -> None:
+    """Only now: nobody is told before the commit."""
     for request, outcome in zip(group, outcomes, strict=True):
         with contextlib.suppress(InvalidStateError):
             if isinstance(outcome, Exception):
