@@ -10,10 +10,11 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 from serving.caps import NotReserved
@@ -26,29 +27,36 @@ PROMISED = (KeyReused, NotReserved, LedgerUnavailable)
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
+Together = Callable[[sqlite3.Connection, Sequence[Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class _Request:
-    work: Work[Any]
+    """Something to do by itself, or an item to do with others of its kind."""
+
     done: Future[Any]
-    checks_first: bool
+    work: Work[Any] | None
+    item: Any = None
 
 
 class Writer:
     """The thread that owns the connection; `connect` is called on it. Raises what `connect` raises.
 
-    turn: entered around everything that may write to the file, opening and closing too. capacity: requests that may
-    wait; one more raises LedgerUnavailable at once. patience: seconds that a caller waits.
+    together: does items that stand next to each other, inside a transaction: results and, of PROMISED, errors; what it
+    has an error for must not have been written. turn: entered around everything that may write to the file, opening and
+    closing too. capacity: requests that may wait; one more raises LedgerUnavailable at once. patience: seconds that a
+    caller waits.
     """
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
+        together: Together,
         turn: AbstractContextManager[None],
         capacity: int,
         patience: float,
     ) -> None:
+        self._together = together
         self._turn = turn
         self._patience = patience
         self._capacity = capacity
@@ -64,13 +72,18 @@ class Writer:
     def open(self) -> bool:
         return not self._closed and self._thread.is_alive()
 
-    def begin(self, work: Work[Result], checks_first: bool = False) -> Future[Result]:
+    def begin(self, work: Work[Result]) -> Future[Result]:
         """Do `work` inside a transaction; the future has its result once that is on disk.
 
         Others share the transaction; where `work` raises one of PROMISED, what it wrote is undone and theirs is not.
-        checks_first: `work` raises none of them after it has begun to write, so that there is never anything to undo.
         """
-        request = _Request(work, Future(), checks_first)
+        return self._put(_Request(Future(), work))
+
+    def begin_item(self, item: object) -> Future[Any]:
+        """As `begin`, with what `together` makes of the item."""
+        return self._put(_Request(Future(), None, item))
+
+    def _put(self, request: _Request) -> Future[Any]:
         with self._accept:  # after close() has put its end mark, nothing may follow it
             if not self.open:
                 raise LedgerUnavailable("the ledger is closed")
@@ -121,9 +134,26 @@ class Writer:
             return []
         try:
             with self._turn:
-                return _outcomes(connection, group)
+                return self._outcomes(connection, group)
         except Exception as error:
             return [LedgerUnavailable(f"the ledger could not write: {error}")] * len(group)
+
+    def _outcomes(self, connection: sqlite3.Connection, group: list[_Request]) -> list[Any]:
+        """As `_committed`; where it raises, nothing was written."""
+        outcomes: list[Any] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for work, requests in groupby(group, lambda request: request.work):
+                if work is None:
+                    outcomes += self._together(connection, [request.item for request in requests])
+                else:
+                    outcomes += [_done(connection, work) for _ in requests]
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        return outcomes
 
     def _next_group(self) -> tuple[list[_Request], bool]:
         """Everything that waits, at least one request, and whether the end mark was among it."""
@@ -141,19 +171,6 @@ class Writer:
         return group, True
 
 
-def _outcomes(connection: sqlite3.Connection, group: list[_Request]) -> list[Any]:
-    """As `_committed`; where it raises, nothing was written."""
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        outcomes = [(_done if one.checks_first else _done_apart)(connection, one.work) for one in group]
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-    return outcomes
-
-
 def _tell(group: list[_Request], outcomes: list[Any]) -> None:
     """Only now: nobody is told before the commit."""
     for request, outcome in zip(group, outcomes, strict=True):
@@ -165,18 +182,12 @@ def _tell(group: list[_Request], outcomes: list[Any]) -> None:
 
 
 def _done(connection: sqlite3.Connection, work: Work[Any]) -> Any:
-    """The result of `work`, or which of PROMISED it raised."""
-    try:
-        return work(connection)
-    except PROMISED as error:
-        return error
-
-
-def _done_apart(connection: sqlite3.Connection, work: Work[Any]) -> Any:
-    """As `_done`; where it raised, nothing that it wrote is left."""
+    """The result of `work`, or which of PROMISED it raised; then nothing that it wrote is left."""
     connection.execute("SAVEPOINT request")
-    outcome = _done(connection, work)
-    if isinstance(outcome, Exception):
+    try:
+        outcome = work(connection)
+    except PROMISED as error:
         connection.execute("ROLLBACK TO request")
+        outcome = error
     connection.execute("RELEASE request")
     return outcome

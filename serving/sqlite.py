@@ -23,7 +23,8 @@ from serving.group_commit import Writer
 from serving.history import Known
 from serving.packed_record import unpacked
 from serving.readers import Readers
-from serving.sqlite_events import append, contacts, events, known, rebase, write
+from serving.sqlite_decisions import Result, write
+from serving.sqlite_events import append, contacts, events, known, rebase
 from serving.sqlite_tables import connect
 from serving.turns import Turns
 
@@ -53,7 +54,7 @@ class SqliteLedger(Recorder):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._turns = Turns(path)
         try:
-            self._writer = Writer(lambda: connect(path), self._turns, capacity, patience)
+            self._writer = Writer(lambda: connect(path), self._write, self._turns, capacity, patience)
         except (sqlite3.Error, LedgerUnavailable, OSError) as error:
             self._turns.close()
             raise LedgerUnavailable(f"the ledger {path} cannot be opened: {error}") from error
@@ -63,11 +64,10 @@ class SqliteLedger(Recorder):
         return self._writer.wait(begun)
 
     def recording(self, entry: Entry) -> Future[bytes]:
-        def work(connection: sqlite3.Connection) -> bytes:
-            first = _recall(connection, entry.key, entry.request_hash) if entry.key else None
-            return write(connection, entry, self._fold, self._key) if first is None else first
+        return self._writer.begin_item(entry)
 
-        return self._writer.begin(work, checks_first=True)
+    def _write(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> Sequence[Result]:
+        return write(connection, entries, self._fold, self._key)
 
     def append(self, events: Sequence[TimelineEvent]) -> tuple[Outcome, ...]:
         return self._writer.submit(lambda connection: append(connection, events, self._fold, self._groups, self._key))

@@ -8,7 +8,6 @@ from dataclasses import astuple
 
 from features.schema import Bool
 from serving.caps import Contact
-from serving.entries import Entry
 from serving.events import (
     Fold,
     Outcome,
@@ -123,29 +122,6 @@ def append(
             connection.executemany(_RELEASE, [(name, customer_id) for name in found.released])
             connection.executemany(_MAKE, [astuple(contact) for contact in found.lasting])
     return tuple(outcomes)
-
-
-def write(connection: sqlite3.Connection, entry: Entry, fold: Fold, key: str | None) -> bytes:
-    """Write a decision, its event, its contact and the live state after it; its answer.
-
-    Raises ConsentChanged, CapReached, LedgerUnavailable, all of them before anything is written.
-    """
-    check_key(_key(connection), key)
-    state, version = connection.execute(_LIVE, (entry.customer_id,)).fetchone() or (None, 0)
-    if entry.contact:
-        # Count and insert in one transaction: apart, two decisions would both find the last place free.
-        counted = contacts(connection, entry.customer_id, entry.since_us, entry.now_us) if entry.caps else ()
-        entry.admit(Known(counted, (), state, version))
-    after = folded(fold, state, [entry.event])
-    insert(connection, "timeline", entry.event.row)
-    if after is not state:
-        connection.execute(_REMEMBER, (entry.customer_id, 0, after))
-    if entry.contact:
-        insert(connection, "contacts", tuple(vars(entry.contact).values()))
-    insert(connection, "decisions", entry.decision)
-    if entry.key:
-        insert(connection, "idempotency", (entry.key, entry.request_hash, entry.decision[0]))
-    return entry.answer
 
 
 def remember(connection: sqlite3.Connection, fresh: Sequence[TimelineEvent], fold: Fold) -> None:
