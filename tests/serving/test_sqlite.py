@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -24,12 +25,14 @@ import numpy as np
 import pytest
 
 from serving.caps import Cap, CapReached, ConsentChanged, Contact
-from serving.decision import Ask, Candidate, Decision, Versions
+from serving.decision import Action, Ask, Candidate, Decision, Versions
 from serving.entries import Entry
-from serving.errors import LedgerUnavailable
+from serving.errors import KeyReused, LedgerUnavailable
 from serving.events import TimelineEvent
 from serving.readers import Readers
 from serving.sqlite import SqliteLedger
+from serving.sqlite_decisions import TOGETHER, write
+from serving.sqlite_tables import connect
 
 NOW = datetime(2024, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 ONCE = Cap("once", "overall", None, 0, 1)
@@ -37,7 +40,9 @@ THREADS = 3
 
 
 def ids(state: bytes | None, events: Sequence[Any]) -> bytes:
-    """A fold that keeps the events' ids."""
+    """A fold that keeps the events' ids; it breaks over one that is called broken."""
+    if any("broken" in one.event_id for one in events):
+        raise ValueError("no fold for this")
     return b" ".join(sorted([*(state or b"").split(), *(one.event_id.encode() for one in events)]))
 
 
@@ -284,6 +289,46 @@ def test_who_opens_writes_or_closes_waits_for_its_turn(tmp_path: Path) -> None:
         fcntl.flock(another, fcntl.LOCK_EX)
         assert ledger.known("anna", None, 9).live == b"e1"
         in_turn(ledger.close)
+
+
+def entry(name: str, customer: str, key: str = "", request_hash: str = "hash", capped: bool = True) -> Entry:
+    contact = Contact(customer, 1, "push", "card", None, "marketing", name, None)
+    made = replace(decision(name, customer), action=Action("card", "push", None, None))
+    caps = [ONCE] if capped else []
+    return Entry.of(made, NOW, name.encode(), key, request_hash, contact=contact, caps=caps)
+
+
+def test_decisions_of_one_group_know_of_those_before_them_and_what_is_refused_is_not_written(tmp_path: Path) -> None:
+    with closing(connect(tmp_path / "ledger.db")) as connection:
+        given = [
+            entry("1", "anna", "key"),
+            entry("2", "anna"),  # there is one contact already
+            entry("3", "bert", "key"),  # the key of another decision, and it must not be made
+            entry("4", "bert", "key", "other hash"),
+            entry("5", "bert", "another"),  # so there is room for it
+            entry("broken", "carl"),
+            entry("6", "carl"),
+            *(entry(f"more{number}", "dora", capped=False) for number in range(3 * TOGETHER)),
+            entry("7", "anna"),  # in another block
+            entry("8", "anna", capped=False),
+        ]
+        outcomes = write(connection, given, ids, None)
+        refused = {given[at].decision[0]: type(one) for at, one in enumerate(outcomes) if isinstance(one, Exception)}
+        assert refused == {"2": CapReached, "4": KeyReused, "broken": LedgerUnavailable, "7": CapReached}
+        answers = {given[at].decision[0]: one for at, one in enumerate(outcomes) if not isinstance(one, Exception)}
+        assert answers.pop("3") == b"1"
+        assert answers == {name: name.encode() for name in answers}
+        written = {name for (name,) in connection.execute("SELECT decision_id FROM decisions")}
+        assert written == set(answers)
+        assert written == {name for (name,) in connection.execute("SELECT decision_id FROM contacts")}
+        assert written == {name for (name,) in connection.execute("SELECT decision_id FROM timeline")}
+        assert connection.execute("SELECT key, decision_id FROM idempotency ORDER BY key").fetchall() == [
+            ("another", "5"),
+            ("key", "1"),
+        ]
+        states = dict(connection.execute("SELECT customer_id, state FROM live"))
+        assert states["anna"] == b"decided:1 decided:8"
+        assert len(states["dora"].split()) == 3 * TOGETHER
 
 
 def test_an_earlier_version_that_shares_with_nobody_is_named(tmp_path: Path) -> None:
