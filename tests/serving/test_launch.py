@@ -116,7 +116,7 @@ def test_when_its_parent_is_killed_a_process_stops_by_itself_and_nothing_is_left
         "print(server.pid, flush=True); server.wait()"
     )
     port = free_port()
-    own = build_home(bank).root  # a ledger has one server
+    own = build_home(bank).root  # nothing that dies here is in anybody's way
     root = str(Path(__file__).resolve().parents[2])
     starter = subprocess.Popen(
         [sys.executable, "-c", program, str(own), f"sqlite:///{own}/none/mlflow.db", str(port), str(tmp_path / "log")],
