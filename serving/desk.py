@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +31,8 @@ class Desk:
         self._threads = ThreadPoolExecutor(in_flight, "desk")
         self._most = in_flight + waiting
         self._present = 0
+        self._line: deque[Callable[[], None]] = deque()
+        self._done = _Done()
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -48,15 +50,30 @@ class Desk:
         with self.place():
             return await asyncio.get_running_loop().run_in_executor(self._threads, job)
 
-    async def durable(self, job: Callable[[], Future[Result]]) -> Result:
-        """Run blocking `job` in a thread, then wait for what it began without one; for who has a place.
+    async def durable(self, job: Callable[[], Future[Result]], here: bool = False) -> Result:
+        """Run `job`, then wait for what it began without a thread; for who has a place.
 
-        A thread that waited for the disk would keep others from deciding. The event loop is woken once, when all is
-        done. Where the caller is cancelled, what was begun is withdrawn.
+        A thread that waited for the disk would keep others from deciding. here: on the event loop, where `job` blocks
+        for nothing, one between two looks at what has arrived; on the way to a thread and back, and in turns with other
+        threads, it would take far longer. Where the caller is cancelled, what was begun is withdrawn.
         """
-        errand: _Errand[Result] = _Errand(asyncio.get_running_loop())
-        self._threads.submit(errand.run, job)
+        loop = asyncio.get_running_loop()
+        errand: _Errand[Result] = _Errand(loop.create_future(), self._done.on(loop))
+        if here:
+            self._line.append(lambda: errand.run(job))
+            if len(self._line) == 1:
+                loop.call_soon(self._next, loop)
+        else:
+            self._threads.submit(errand.run, job)
         return await errand.outcome()
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self._line[0]()
+        finally:
+            self._line.popleft()  # now: while it was in the line, nobody else began one
+            if self._line:
+                loop.call_soon(self._next, loop)
 
     def close(self) -> None:
         """Let the threads end after what they are at."""
@@ -64,21 +81,22 @@ class Desk:
 
 
 class _Errand(Generic[Result]):
-    """From the event loop to a thread, on to what the thread began, and back. May be used once."""
+    """From the event loop to wherever the job is run, on to what it began, and back. May be used once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._back: asyncio.Future[Result] = loop.create_future()
+    def __init__(self, back: asyncio.Future[Result], done: Callable[[Callable[[], None]], None]) -> None:
+        self._back = back
+        self._done = done
         self._begun: Future[Result] | None = None
 
     def run(self, job: Callable[[], Future[Result]]) -> None:
-        """In a thread."""
+        if self._back.done():
+            return  # nobody waits for it any more
         try:
             self._begun = job()
         except Exception as error:
             self._begun = Future()
             self._begun.set_exception(error)
-        self._begun.add_done_callback(self._done)
+        self._begun.add_done_callback(lambda begun: self._done(lambda: self._take(begun)))
 
     async def outcome(self) -> Result:
         try:
@@ -88,11 +106,6 @@ class _Errand(Generic[Result]):
                 self._begun.cancel()
             raise
 
-    def _done(self, begun: Future[Result]) -> None:
-        """In whatever thread has finished it."""
-        with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
-            self._loop.call_soon_threadsafe(self._take, begun)
-
     def _take(self, begun: Future[Result]) -> None:
         if self._back.done() or begun.cancelled():
             return
@@ -101,6 +114,34 @@ class _Errand(Generic[Result]):
             self._back.set_exception(error)
         else:
             self._back.set_result(begun.result())
+
+
+class _Done:
+    """What other threads have done, brought to the event loop: it is woken once for all that is done meanwhile."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._awake = False
+
+    def on(self, loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], None]:
+        """What is to be called, in any thread, with what is then called on the loop."""
+
+        def done(take: Callable[[], None]) -> None:
+            self._waiting.append(take)
+            if not self._awake:
+                self._awake = True
+                try:
+                    loop.call_soon_threadsafe(self._take)
+                except RuntimeError:  # the event loop has ended meanwhile, and all that waited with it
+                    self._awake = False
+                    self._waiting.clear()
+
+        return done
+
+    def _take(self) -> None:
+        self._awake = False  # first: what is done from now on wakes the loop again
+        while self._waiting:
+            self._waiting.popleft()()
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,18 @@ def left_over(events: Sequence[TimelineEvent], imported: Callable[[Sequence[str]
     return [event for event, was in zip(events, gone, strict=True) if not was]
 
 
+def check_key(found: str | None, key: str | None) -> None:
+    """Raise LedgerUnavailable where the live states were computed for others than those that this process has opened.
+
+    found: what the ledger says (`Ledger.rebase`). key: of this process; None: it has not said.
+    """
+    if key is not None and found != key:
+        raise LedgerUnavailable(
+            "the ledger must go with the features that this process has opened, however another process has opened "
+            "newer ones with it; start this one again"
+        )
+
+
 def changes_consent(events: Iterable[TimelineEvent]) -> bool:
     """Whether decisions made without knowing of these events may no longer be carried out."""
     return any(event.kind in CONSENT_KINDS for event in events)

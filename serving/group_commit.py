@@ -1,7 +1,7 @@
 """Group commit on SQLite: one writer thread, one connection, one transaction for everyone who waits.
 
 Whatever waits when the writer is free shares one transaction and so one fsync; `synchronous=FULL` makes the commit wait
-for the disk. A call returns, or raises, after the commit.
+for the disk. A call returns, or raises, after the commit. Writers of several processes take turns (`serving.turns`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 from serving.caps import NotReserved
@@ -25,22 +27,37 @@ PROMISED = (KeyReused, NotReserved, LedgerUnavailable)
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
+Together = Callable[[sqlite3.Connection, Sequence[Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class _Request:
-    work: Work[Any]
+    """Something to do by itself, or an item to do with others of its kind."""
+
     done: Future[Any]
-    checks_first: bool
+    work: Work[Any] | None
+    item: Any = None
 
 
 class Writer:
     """The thread that owns the connection; `connect` is called on it. Raises what `connect` raises.
 
-    capacity: requests that may wait; one more raises LedgerUnavailable at once. patience: seconds that a caller waits.
+    together: does items that stand next to each other, inside a transaction: results and, of PROMISED, errors; what it
+    has an error for must not have been written. turn: entered around everything that may write to the file, opening and
+    closing too. capacity: requests that may wait; one more raises LedgerUnavailable at once. patience: seconds that a
+    caller waits.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], capacity: int, patience: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        together: Together,
+        turn: AbstractContextManager[None],
+        capacity: int,
+        patience: float,
+    ) -> None:
+        self._together = together
+        self._turn = turn
         self._patience = patience
         self._capacity = capacity
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
@@ -55,13 +72,18 @@ class Writer:
     def open(self) -> bool:
         return not self._closed and self._thread.is_alive()
 
-    def begin(self, work: Work[Result], checks_first: bool = False) -> Future[Result]:
+    def begin(self, work: Work[Result]) -> Future[Result]:
         """Do `work` inside a transaction; the future has its result once that is on disk.
 
         Others share the transaction; where `work` raises one of PROMISED, what it wrote is undone and theirs is not.
-        checks_first: `work` raises none of them after it has begun to write, so that there is never anything to undo.
         """
-        request = _Request(work, Future(), checks_first)
+        return self._put(_Request(Future(), work))
+
+    def begin_item(self, item: object) -> Future[Any]:
+        """As `begin`, with what `together` makes of the item."""
+        return self._put(_Request(Future(), None, item))
+
+    def _put(self, request: _Request) -> Future[Any]:
         with self._accept:  # after close() has put its end mark, nothing may follow it
             if not self.open:
                 raise LedgerUnavailable("the ledger is closed")
@@ -93,16 +115,45 @@ class Writer:
 
     def _run(self, connect: Callable[[], sqlite3.Connection], started: Future[None]) -> None:
         try:
-            connection = connect()
+            with self._turn:
+                connection = connect()
         except Exception as error:
             started.set_exception(error)
             return
         started.set_result(None)
-        with contextlib.closing(connection):
-            ended = False
-            while not ended:
-                group, ended = self._next_group()
-                _commit(connection, group)
+        ended = False
+        while not ended:
+            group, ended = self._next_group()
+            _tell(group, self._committed(connection, group))
+        with self._turn:  # the last to close brings the write-ahead log home
+            connection.close()
+
+    def _committed(self, connection: sqlite3.Connection, group: list[_Request]) -> list[Any]:
+        """Do the work of all in one transaction: what to tell each, results and errors."""
+        if not group:
+            return []
+        try:
+            with self._turn:
+                return self._outcomes(connection, group)
+        except Exception as error:
+            return [LedgerUnavailable(f"the ledger could not write: {error}")] * len(group)
+
+    def _outcomes(self, connection: sqlite3.Connection, group: list[_Request]) -> list[Any]:
+        """As `_committed`; where it raises, nothing was written."""
+        outcomes: list[Any] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for work, requests in groupby(group, lambda request: request.work):
+                if work is None:
+                    outcomes += self._together(connection, [request.item for request in requests])
+                else:
+                    outcomes += [_done(connection, work) for _ in requests]
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        return outcomes
 
     def _next_group(self) -> tuple[list[_Request], bool]:
         """Everything that waits, at least one request, and whether the end mark was among it."""
@@ -120,18 +171,8 @@ class Writer:
         return group, True
 
 
-def _commit(connection: sqlite3.Connection, group: list[_Request]) -> None:
-    """Do the work of all in one transaction, then tell each; nobody is told before the commit."""
-    outcomes: list[Any] = []
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        for request in group:
-            outcomes.append((_done if request.checks_first else _done_apart)(connection, request.work))
-        connection.execute("COMMIT")
-    except Exception as error:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        outcomes = [LedgerUnavailable(f"the ledger could not write: {error}")] * len(group)
+def _tell(group: list[_Request], outcomes: list[Any]) -> None:
+    """Only now: nobody is told before the commit."""
     for request, outcome in zip(group, outcomes, strict=True):
         with contextlib.suppress(InvalidStateError):
             if isinstance(outcome, Exception):
@@ -141,18 +182,12 @@ def _commit(connection: sqlite3.Connection, group: list[_Request]) -> None:
 
 
 def _done(connection: sqlite3.Connection, work: Work[Any]) -> Any:
-    """The result of `work`, or which of PROMISED it raised."""
-    try:
-        return work(connection)
-    except PROMISED as error:
-        return error
-
-
-def _done_apart(connection: sqlite3.Connection, work: Work[Any]) -> Any:
-    """As `_done`; where it raised, nothing that it wrote is left."""
+    """The result of `work`, or which of PROMISED it raised; then nothing that it wrote is left."""
     connection.execute("SAVEPOINT request")
-    outcome = _done(connection, work)
-    if isinstance(outcome, Exception):
+    try:
+        outcome = work(connection)
+    except PROMISED as error:
         connection.execute("ROLLBACK TO request")
+        outcome = error
     connection.execute("RELEASE request")
     return outcome

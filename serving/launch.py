@@ -42,8 +42,8 @@ class Server:
     ) -> None:
         """Start the process; output: file for what it prints (default: this process's standard error).
 
-        InputError for a wrong host, a port in use, or several workers without a ledger that they can share; NotBuilt
-        where the home has no features.
+        InputError for a wrong host, a wrong number of workers or a port in use; NotBuilt where the home has no
+        features.
         """
         _check(settings, host, port, workers)
         self.url = f"http://{_bracketed(host)}:{port}"
@@ -185,11 +185,6 @@ def free_port(host: str = HOST) -> int:
 def _check(settings: Settings, host: str, port: int, workers: int) -> None:
     if not 1 <= workers <= MOST_WORKERS:
         raise InputError(f"--workers must lie in 1..{MOST_WORKERS}, however it is {workers}")
-    if workers > 1 and not settings.ledger_url:
-        raise InputError(
-            f"--workers must be 1, however it is {workers}: the ledger in the home belongs to one process. Several "
-            "share a PostgreSQL ledger: set NEXTBEST_LEDGER_URL=postgresql://user@host/database"
-        )
     if not 1 <= port <= 65_535:
         raise InputError(f"--port must lie in 1..65535, however it is {port}")
     try:

@@ -7,7 +7,8 @@
     live          per customer: the live state (`features.live`), and how often consent changed
     facts         what the live states were computed for
 
-One process: a SQLite file (`serving.sqlite`). More than one: PostgreSQL (`serving.postgres`).
+On one machine: a SQLite file (`serving.sqlite`). On more than one: PostgreSQL (`serving.postgres`). Either may be open
+in several processes at once, workers of one server or servers of one home, and the promises hold across all of them.
 """
 
 from __future__ import annotations

@@ -17,13 +17,13 @@ import asyncpg
 from features.schema import Bool
 from serving.caps import Contact
 from serving.entries import Entry
-from serving.errors import LedgerUnavailable
 from serving.events import (
     Fold,
     Outcome,
     TimelineEvent,
     by_customer,
     changes_consent,
+    check_key,
     folded,
     left_over,
     sorted_out,
@@ -109,7 +109,7 @@ async def known(
 ) -> Known:
     """What is known of the customer, from one snapshot; see `serving.ledger`."""
     row = await connection.fetchrow(_KNOWN, customer_id, _NEVER if since_us is None else since_us, now_us)
-    _check_key(row["key"], key)
+    check_key(row["key"], key)
     return Known(
         tuple(Contact(customer_id, *contact) for contact in row["contacts"]),
         tuple(
@@ -193,7 +193,7 @@ async def append(
     customers = list({event.customer_id for event in given})
     await lock_customers(connection, customers)
     states = await connection.fetch(_LIVE, customers)
-    _check_key(states[0]["key"], key)
+    check_key(states[0]["key"], key)
     ids = [event.event_id for event in given]
     rows = await connection.fetch("SELECT * FROM timeline WHERE event_id = ANY($1)", ids)
     outcomes, fresh = sorted_out(given, {row["event_id"]: TimelineEvent(*row) for row in rows})
@@ -254,11 +254,3 @@ async def _settle(
 def _hash(customer_id: str) -> int:
     """The second half of the customer's lock, a signed number of 32 bits."""
     return zlib.crc32(customer_id.encode()) - 2**31
-
-
-def _check_key(found: str | None, key: str | None) -> None:
-    if key is not None and found != key:
-        raise LedgerUnavailable(
-            "the ledger must go with the features that this process has opened, however another process has opened "
-            "newer ones with it; start this one again"
-        )

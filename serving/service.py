@@ -49,7 +49,7 @@ class OnlyTheApp:
 # BentoML's own HTTP layer does as little as possible. Here and not in a file, so that no way of starting forgets it.
 @bentoml.service(
     name="NextBestService",
-    workers=int(os.environ.get(WORKERS, "1")),  # more than one need the PostgreSQL ledger; see serving.launch
+    workers=int(os.environ.get(WORKERS, "1")),  # they share one ledger; see serving.ledger
     http={"host": "127.0.0.1", "cors": {"enabled": False}},
     traffic={"timeout": 60},
     metrics={"enabled": False},  # /metrics is the app's

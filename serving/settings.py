@@ -40,10 +40,15 @@ class Settings:
     reload_seconds: float = 10.0
     """How often it is looked whether an alias has moved to another version; 0: never, restart to take it up."""
     ledger_url: str = field(default="", repr=False)  # it may hold a password
-    """postgresql://user@host/database, needed by more than one worker; empty: the ledger is a file in the home."""
+    """postgresql://user@host/database, needed by servers on more than one machine; empty: a file in the home."""
 
     online_url: str = field(default="", repr=False)  # it may hold a password
     """redis://host:6379/0, where `features build` put the newest states; empty: they are in a file of the home."""
+
+    @property
+    def near(self) -> bool:
+        """Whether all that a decision reads is in files of this machine, so that it waits for nobody."""
+        return not (self.ledger_url or self.online_url)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], folder: Path) -> Settings:

@@ -1,19 +1,18 @@
-"""The ledger in one SQLite file, for one process.
+"""The ledger in one SQLite file, for the processes of one machine.
 
-One writer thread (`serving.group_commit`) makes every change: calls return, or raise LedgerUnavailable, after the
-commit, so what was acknowledged survives a kill. Reads go through connections of their own, which see every commit and
-wait for none.
+One writer thread per process (`serving.group_commit`) makes every change of it: calls return, or raise
+LedgerUnavailable, after the commit, so what was acknowledged survives a kill. The writers of several processes take
+turns (`serving.turns`), and a transaction begins with all that the others have committed, so caps, keys, consent and
+live states are as in one process. Reads go through connections of their own, which see every commit and wait for none.
 """
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from features.schema import Bool
 from serving.caps import Contact
@@ -24,8 +23,10 @@ from serving.group_commit import Writer
 from serving.history import Known
 from serving.packed_record import unpacked
 from serving.readers import Readers
-from serving.sqlite_events import append, contacts, events, known, rebase, write
+from serving.sqlite_decisions import Result, write
+from serving.sqlite_events import append, contacts, events, known, rebase
 from serving.sqlite_tables import connect
+from serving.turns import Turns
 
 # What was sent takes the place of its reservation; anything else that is known stays as it is.
 _SEED = """INSERT INTO contacts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (decision_id) DO UPDATE
@@ -34,7 +35,7 @@ WHERE contacts.expires_us > 0 AND excluded.expires_us IS NULL"""
 
 
 class SqliteLedger(Recorder):
-    """A ledger in one SQLite file, owned by this process alone while it is open.
+    """A ledger in one SQLite file on a disk of this machine, shared with its other processes.
 
     fold: makes live states. groups: of products. capacity: changes that may wait; one more raises LedgerUnavailable at
     once. patience: seconds that a caller waits for the disk.
@@ -49,12 +50,13 @@ class SqliteLedger(Recorder):
         patience: float = 10.0,
     ) -> None:
         self._fold, self._groups = fold, groups or {}
+        self._key: str | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = _own(path)
+        self._turns = Turns(path)
         try:
-            self._writer = Writer(lambda: connect(path), capacity, patience)
-        except (sqlite3.Error, LedgerUnavailable) as error:
-            self._lock_file.close()
+            self._writer = Writer(lambda: connect(path), self._write, self._turns, capacity, patience)
+        except (sqlite3.Error, LedgerUnavailable, OSError) as error:
+            self._turns.close()
             raise LedgerUnavailable(f"the ledger {path} cannot be opened: {error}") from error
         self._readers = Readers(path)
 
@@ -62,17 +64,18 @@ class SqliteLedger(Recorder):
         return self._writer.wait(begun)
 
     def recording(self, entry: Entry) -> Future[bytes]:
-        def work(connection: sqlite3.Connection) -> bytes:
-            first = _recall(connection, entry.key, entry.request_hash) if entry.key else None
-            return write(connection, entry, self._fold) if first is None else first
+        return self._writer.begin_item(entry)
 
-        return self._writer.begin(work, checks_first=True)
+    def _write(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> Sequence[Result]:
+        return write(connection, entries, self._fold, self._key)
 
     def append(self, events: Sequence[TimelineEvent]) -> tuple[Outcome, ...]:
-        return self._writer.submit(lambda connection: append(connection, events, self._fold, self._groups))
+        return self._writer.submit(lambda connection: append(connection, events, self._fold, self._groups, self._key))
 
     def known(self, customer_id: str, since_us: int | None, now_us: int) -> Known:
-        return self._readers.ask(lambda connection: known(connection, customer_id, since_us, now_us, self._groups))
+        return self._readers.ask(
+            lambda connection: known(connection, customer_id, since_us, now_us, self._groups, self._key)
+        )
 
     def contacts(self, customer_id: str, since_us: int, now_us: int) -> tuple[Contact, ...]:
         return self._readers.read(lambda connection: contacts(connection, customer_id, since_us, now_us))
@@ -90,6 +93,7 @@ class SqliteLedger(Recorder):
     def rebase(self, key: str, imported: Callable[[Sequence[str]], Bool]) -> None:
         # No caller's patience holds for it: it is done once, before the first answer, over all events there are.
         self._writer.submit(lambda connection: rebase(connection, key, imported, self._fold), patient=True)
+        self._key = key
 
     def seed(self, contacts: Iterable[Contact]) -> None:
         for rows in chunks(contacts):
@@ -110,18 +114,7 @@ class SqliteLedger(Recorder):
     def close(self) -> None:
         self._readers.close()  # first: the last to leave brings the write-ahead log home, and readers cannot
         self._writer.close()
-        self._lock_file.close()
-
-
-def _own(path: Path) -> IO[bytes]:
-    """Lock the ledger for this process: this SQLite's write-ahead log is safe with one writing process only."""
-    file = path.with_name(path.name + ".lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise LedgerUnavailable(f"another process has the ledger {path} open; stop it first") from None
-    return file
+        self._turns.close()
 
 
 def _seed(connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> None:

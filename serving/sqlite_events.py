@@ -8,22 +8,33 @@ from dataclasses import astuple
 
 from features.schema import Bool
 from serving.caps import Contact
-from serving.entries import Entry
-from serving.events import Fold, Outcome, TimelineEvent, by_customer, changes_consent, folded, left_over, sorted_out
+from serving.events import (
+    Fold,
+    Outcome,
+    TimelineEvent,
+    by_customer,
+    changes_consent,
+    check_key,
+    folded,
+    left_over,
+    sorted_out,
+)
 from serving.history import Known, Response
 from serving.receipts import concerns_contacts, settled
 
 _CONTACTS = """SELECT * FROM contacts
 WHERE customer_id = ? AND at_us > ? AND (expires_us IS NULL OR expires_us > ?) ORDER BY at_us, decision_id"""
-_A_CONTACT, _A_RESPONSE = 1, 2
+_A_CONTACT, _A_RESPONSE, _THE_KEY = 1, 2, 3
 # One statement, so that it is one moment that is read, and one journey into SQLite, for which other threads are let go.
 _KNOWN = """SELECT 0, state, consent_version, NULL, NULL, NULL, NULL, NULL FROM live WHERE customer_id = ?
 UNION ALL SELECT 2, event_timestamp, kind, channel, product_id, event_id, NULL, NULL FROM timeline
 WHERE customer_id = ? AND event_timestamp <= ? AND kind IN ('complained', 'failed', 'opted_out')
 UNION ALL SELECT 1, at_us, channel, product_id, product_group, purpose, decision_id, expires_us FROM contacts
-WHERE customer_id = ? AND at_us > ? AND (expires_us IS NULL OR expires_us > ?)"""
+WHERE customer_id = ? AND at_us > ? AND (expires_us IS NULL OR expires_us > ?)
+UNION ALL SELECT 3, value, NULL, NULL, NULL, NULL, NULL, NULL FROM facts WHERE name = 'live'"""
 _NEVER = 2**62
 """Microseconds; no contact is later."""
+_KEY = "SELECT value FROM facts WHERE name = 'live'"
 _LIVE = "SELECT state, consent_version FROM live WHERE customer_id = ?"
 _REMEMBER = """INSERT INTO live (customer_id, consent_version, state) VALUES (?, ?, ?) ON CONFLICT (customer_id)
 DO UPDATE SET consent_version = consent_version + excluded.consent_version, state = excluded.state"""
@@ -44,11 +55,12 @@ def known(
     since_us: int | None,
     now_us: int,
     groups: Mapping[str, str | None],
+    key: str | None,
 ) -> Known:
     """What is known of the customer; see `serving.ledger`."""
     found: list[Contact] = []
     responses: list[Response] = []
-    live, version = None, 0
+    live, version, present = None, 0, None
     since = _NEVER if since_us is None else since_us
     for row in connection.execute(_KNOWN, (customer_id, customer_id, now_us, customer_id, since, now_us)):
         if row[0] == _A_CONTACT:
@@ -56,8 +68,11 @@ def known(
         elif row[0] == _A_RESPONSE:
             at_us, kind, channel, product, event_id = row[1:6]
             responses.append(Response(at_us, kind, channel, product, groups.get(product), event_id))
+        elif row[0] == _THE_KEY:
+            present = row[1]
         else:
             live, version = row[1:3]
+    check_key(present, key)
     found.sort(key=lambda contact: (contact.at_us, contact.decision_id))
     responses.sort(key=lambda response: (response.at_us, response.event_id))
     return Known(tuple(found), tuple(responses), live, version)
@@ -88,9 +103,14 @@ def events(
 
 
 def append(
-    connection: sqlite3.Connection, given: Sequence[TimelineEvent], fold: Fold, groups: Mapping[str, str | None]
+    connection: sqlite3.Connection,
+    given: Sequence[TimelineEvent],
+    fold: Fold,
+    groups: Mapping[str, str | None],
+    key: str | None,
 ) -> tuple[Outcome, ...]:
     """Write the events that are new and let them count; the outcome of each. LedgerUnavailable: nothing was written."""
+    check_key(_key(connection), key)
     ids = tuple({event.event_id for event in given})
     rows = connection.execute(f"SELECT * FROM timeline WHERE event_id IN ({_places(ids)})", ids)
     outcomes, fresh = sorted_out(given, {row[0]: TimelineEvent(*row) for row in rows})
@@ -102,28 +122,6 @@ def append(
             connection.executemany(_RELEASE, [(name, customer_id) for name in found.released])
             connection.executemany(_MAKE, [astuple(contact) for contact in found.lasting])
     return tuple(outcomes)
-
-
-def write(connection: sqlite3.Connection, entry: Entry, fold: Fold) -> bytes:
-    """Write a decision, its event, its contact and the live state after it; its answer.
-
-    Raises ConsentChanged, CapReached, LedgerUnavailable, all of them before anything is written.
-    """
-    state, version = connection.execute(_LIVE, (entry.customer_id,)).fetchone() or (None, 0)
-    if entry.contact:
-        # Count and insert in one transaction: apart, two decisions would both find the last place free.
-        counted = contacts(connection, entry.customer_id, entry.since_us, entry.now_us) if entry.caps else ()
-        entry.admit(Known(counted, (), state, version))
-    after = folded(fold, state, [entry.event])
-    insert(connection, "timeline", entry.event.row)
-    if after is not state:
-        connection.execute(_REMEMBER, (entry.customer_id, 0, after))
-    if entry.contact:
-        insert(connection, "contacts", tuple(vars(entry.contact).values()))
-    insert(connection, "decisions", entry.decision)
-    if entry.key:
-        insert(connection, "idempotency", (entry.key, entry.request_hash, entry.decision[0]))
-    return entry.answer
 
 
 def remember(connection: sqlite3.Connection, fresh: Sequence[TimelineEvent], fold: Fold) -> None:
@@ -142,7 +140,7 @@ def remember(connection: sqlite3.Connection, fresh: Sequence[TimelineEvent], fol
 
 def rebase(connection: sqlite3.Connection, key: str, imported: Callable[[Sequence[str]], Bool], fold: Fold) -> None:
     """All live states anew, without imported events, where `key` is not the one that they were computed for."""
-    if connection.execute("SELECT value FROM facts WHERE name = 'live'").fetchone() == (key,):
+    if _key(connection) == key:
         return
     connection.execute("UPDATE live SET state = NULL")
     for (customer_id,) in connection.execute("SELECT DISTINCT customer_id FROM timeline").fetchall():
@@ -156,6 +154,12 @@ def rebase(connection: sqlite3.Connection, key: str, imported: Callable[[Sequenc
 def insert(connection: sqlite3.Connection, table: str, row: Sequence[object]) -> None:
     """Write one row, all of its columns in order."""
     connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+
+
+def _key(connection: sqlite3.Connection) -> str | None:
+    """What the live states were computed for."""
+    row = connection.execute(_KEY).fetchone()
+    return row[0] if row else None
 
 
 def _places(values: Collection[object]) -> str:

@@ -150,7 +150,7 @@ class Shelf:
 
     def names(self) -> list[str]:
         """All that can be made here, in the order of the table."""
-        ours = [f"ours{number}{_tag(label)}" for label in self.checkouts for number in self._workers()]
+        ours = [f"ours{kind}{_tag(label)}" for label in self.checkouts for kind in self._kinds()]
         served = ["mlflow", "feast"] if self.world else []
         others = ["naive", "naive-2", "naive-bento", "tidied", "tidied-2"] if self.world else []
         return [*(ours if self.world else []), *others, *served, "empty-bento", "empty-api", "empty-uvicorn"]
@@ -158,8 +158,9 @@ class Shelf:
     def make(self, name: str) -> Stack:
         """The stack of this name; KeyError where there is none."""
         if name.startswith("ours"):
-            number, _, label = name.removeprefix("ours").partition(":")
-            return self._ours(name, int(number), label)
+            kind, _, label = name.removeprefix("ours").partition(":")
+            workers, _, ledger = kind.partition("-")
+            return self._ours(name, int(workers), ledger == "postgres", label)
         return {
             "naive": lambda: self._fastapi(name, "naive_fastapi:app", 1),
             "naive-2": lambda: self._fastapi(name, "naive_fastapi:app", 2),
@@ -173,27 +174,28 @@ class Shelf:
             "empty-uvicorn": lambda: self._fastapi(name, "empty:app", 1, "--no-access-log"),
         }[name]()
 
-    def _workers(self) -> list[int]:
-        return [1, 2] if self.database else [1]
+    def _kinds(self) -> list[str]:
+        """One worker or two on the ledger in the home, and two on PostgreSQL."""
+        return ["1", "2", "2-postgres"] if self.database else ["1", "2"]
 
-    def _ours(self, name: str, workers: int, label: str) -> Stack:
+    def _ours(self, name: str, workers: int, postgres: bool, label: str) -> Stack:
         assert self.world
         checkout = self.checkouts[label]
         home = self.world.copy_of_home(self.scratch / name.replace(":", "-"))
         environment = self.world.environment(checkout, home)
         beside: tuple[int, ...] = ()
-        if workers > 1:
+        if postgres:
             assert self.database
             environment["NEXTBEST_LEDGER_URL"] = self.database.new()
             beside = (self.database.pid,)
+        note = f"nextbest serve, {workers} worker{'s' * (workers > 1)}, {'PostgreSQL' if postgres else 'SQLite'}"
         return Stack(
             name,
             "/v1/decide",
             lambda customer_id: {"customer_id": customer_id},
             lambda port: [sys.executable, HERE / "serve_ours.py", str(port), str(workers)],
             environment,
-            f"nextbest serve, {workers} worker{'s, PostgreSQL' if workers > 1 else ', SQLite'}: rules, propensity, "
-            "texts, durable record",
+            f"{note}: rules, propensity, texts, durable record",
             checkout,
             beside,
         )

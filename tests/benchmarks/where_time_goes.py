@@ -35,7 +35,8 @@ OURS = ("features", "serving")
 STAGES = {
     "read features": "packed packing online online_redis redis_states",
     "live features": "live joins customer_events",
-    "read history": "history readers receipts ledger sqlite sqlite_events postgres postgres_events entries",
+    "read history": "history readers receipts ledger sqlite sqlite_events sqlite_decisions postgres postgres_events "
+    "entries",
     "rows": "assemble profile holdings transactions engagement purchases consent market folds hours habits touches",
     "model": "scoring choice scorers counts_scorer count_keys network ensemble calibration question compiled",
     "rules": "lookup eligibility policies contact_policy caps quiet_hours suitability relaxation segments sendable "

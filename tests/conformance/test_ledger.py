@@ -359,14 +359,6 @@ def test_the_decision_is_an_event_on_the_timeline(tmp_path: Path) -> None:
     ]
 
 
-def test_a_second_process_cannot_open_the_ledger(tmp_path: Path) -> None:
-    first = SqliteLedger(tmp_path / "ledger.db")
-    with pytest.raises(LedgerUnavailable, match="another process"):
-        SqliteLedger(tmp_path / "ledger.db")
-    first.close()
-    SqliteLedger(tmp_path / "ledger.db").close()
-
-
 def test_a_ledger_of_an_unknown_layout_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "ledger.db")
     connection.execute("PRAGMA user_version = 99")
@@ -380,7 +372,7 @@ def test_a_closed_ledger_is_one_file(tmp_path: Path) -> None:
     ledger.record(decision("1"), NOW, b"a")
     assert ledger.get("1") is not None
     ledger.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db", "ledger.db.lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db", "ledger.db.lock", "ledger.db.turn"]
 
 
 BEFORE_EVENTS = """

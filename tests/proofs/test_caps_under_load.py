@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -123,10 +125,10 @@ def in_threads(ledger: Ledger | Split, size: Size) -> Counter[str]:
         return sum((Counter(outcomes) for outcomes in done), Counter())
 
 
-def in_processes(url: str, size: Size, split: bool) -> Counter[str]:
-    """Each worker is a process of its own; they begin together."""
+def in_processes(place: str, size: Size, split: bool) -> Counter[str]:
+    """Each worker is a process of its own; they begin together. place: URL or file of the ledger."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    arguments = [url, str(int(split)), str(size.workers), str(size.customers), str(size.decisions)]
+    arguments = [place, str(int(split)), str(size.workers), str(size.customers), str(size.decisions)]
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, str(worker), *arguments],
@@ -172,6 +174,21 @@ def test_processes_on_postgres_overrun_no_cap_and_meet_no_lock_error(
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_processes_on_sqlite_overrun_no_cap_and_meet_no_lock_error(size: Size, tmp_path: Path) -> None:
+    started = time.monotonic()
+    outcomes = in_processes(str(tmp_path / "ledger.db"), size, split=False)
+    seconds = time.monotonic() - started
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    over = overruns(ledger, size)
+    ledger.close()
+    report("SQLite, processes", size, outcomes, over, seconds)
+    assert (outcomes["capped"] + outcomes["contacts"], over, outcomes["failed"]) == (size.decisions, 0, 0)
+    assert outcomes["capped"] > outcomes["contacts"] > 0, "the caps were put to the test"
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_threads_on_sqlite_overrun_no_cap_and_meet_no_lock_error(size: Size, tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.db")
     started = time.monotonic()
@@ -213,8 +230,8 @@ def _micros(time: datetime) -> int:
     return round(time.timestamp()) * 1_000_000
 
 
-def _main(worker: int, url: str, split: bool, size: Size) -> None:
-    ledger = PostgresLedger(url)
+def _main(worker: int, place: str, split: bool, size: Size) -> None:
+    ledger: Ledger = PostgresLedger(place) if "://" in place else SqliteLedger(Path(place))
     print("ready", flush=True)
     sys.stdin.read()  # until all are ready
     print(json.dumps(work(Split(ledger) if split else ledger, worker, size)))

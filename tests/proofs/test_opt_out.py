@@ -179,6 +179,13 @@ def test_workers_on_postgres_contact_nobody_who_has_opted_out(tmp_path: Path, po
     assert_nobody_contacted_after(found, settings, SMALL)
 
 
+def test_workers_on_sqlite_contact_nobody_who_has_opted_out(tmp_path: Path) -> None:
+    settings = settings_of(make_home(tmp_path, SMALL.pairs))
+    with apps(settings, SMALL.workers) as call:
+        found = run(call, SMALL, "apps on SQLite")
+    assert_nobody_contacted_after(found, settings, SMALL)
+
+
 def test_threads_on_sqlite_contact_nobody_who_has_opted_out(tmp_path: Path) -> None:
     settings = settings_of(make_home(tmp_path, SMALL.pairs))
     with apps(settings, 1) as call:

@@ -6,11 +6,13 @@ import asyncio
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,8 @@ from serving.history import Known
 from serving.opening import Opening, Serving
 from serving.packed_record import FORM, packed, unpacked
 from serving.readers import Readers
-from serving.sqlite_events import known, write
+from serving.sqlite_decisions import write
+from serving.sqlite_events import known
 from serving.sqlite_tables import connect
 
 if TYPE_CHECKING:
@@ -49,17 +52,30 @@ def decision(world: World) -> Decision:
     return replace(made, contact=contact, caps=caps)
 
 
-@pytest.fixture
-def entry(decision: Decision) -> Entry:
-    return Entry.of(decision, CLOCK, b"{}", contact=decision.contact, caps=decision.caps, consent_version=0)
+def test_decisions_that_share_a_transaction_are_one_question_and_a_row_per_table_in_one_statement(
+    decision: Decision, tmp_path: Path
+) -> None:
+    """However many they are, and however many caps they have."""
+    for count in (1, TOGETHER):
+        with closing(connect(tmp_path / f"{count}.db")) as connection:
+            statements: list[str] = []
+            connection.set_trace_callback(statements.append)
+            outcomes = write(connection, [named(decision, str(at)) for at in range(count)], state, None)
+            connection.set_trace_callback(None)
+            assert connection.execute("SELECT count(*) FROM contacts").fetchone() == (count,)
+        assert outcomes == [b"{}"] * count
+        assert [statement.split()[0] for statement in statements] == ["SELECT"] + ["INSERT"] * 4
 
 
-def test_a_decision_is_two_questions_and_four_rows_however_many_caps_it_has(entry: Entry, tmp_path: Path) -> None:
-    with closing(connect(tmp_path / "ledger.db")) as connection:
-        statements: list[str] = []
-        connection.set_trace_callback(statements.append)
-        write(connection, entry, lambda state, events: b"state")
-    assert [statement.split()[0] for statement in statements] == ["SELECT"] * 2 + ["INSERT"] * 4
+def named(decision: Decision, name: str) -> Entry:
+    assert decision.contact
+    mine = replace(decision.contact, decision_id=name)
+    made = replace(decision, decision_id=name)
+    return Entry.of(made, CLOCK, b"{}", contact=mine, caps=decision.caps, consent_version=0)
+
+
+def state(before: bytes | None, events: Sequence[Any]) -> bytes:
+    return (before or b"") + b"."
 
 
 def test_all_that_a_decision_has_to_know_of_a_customer_is_one_statement(tmp_path: Path) -> None:
@@ -68,7 +84,7 @@ def test_all_that_a_decision_has_to_know_of_a_customer_is_one_statement(tmp_path
 
     def asked(connection: sqlite3.Connection) -> Known:
         connection.set_trace_callback(statements.append)
-        return known(connection, "anna", 0, 1, {})
+        return known(connection, "anna", 0, 1, {}, None)
 
     readers = Readers(tmp_path / "ledger.db")
     assert readers.ask(asked) == Known()
@@ -76,7 +92,7 @@ def test_all_that_a_decision_has_to_know_of_a_customer_is_one_statement(tmp_path
     assert len(statements) == 1
 
 
-def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(entry: Entry, tmp_path: Path) -> None:
+def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(tmp_path: Path) -> None:
     statements: list[str] = []
     begun, gate = threading.Event(), threading.Event()
 
@@ -89,17 +105,19 @@ def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(entry: Entry, tm
         connection.set_trace_callback(statements.append)
         return connection
 
-    writer = Writer(traced, capacity=100, patience=10.0)
+    def together(_: sqlite3.Connection, items: Sequence[Any]) -> Sequence[Any]:
+        return items
+
+    writer = Writer(traced, together, nullcontext(), capacity=100, patience=10.0)
     busy = writer.begin(block)
     assert begun.wait(10)  # else others could still join its transaction
-    waiting = [writer.begin(lambda connection: None, checks_first=True) for _ in range(50)]
+    waiting = [writer.begin_item(number) for number in range(50)]
     gate.set()
-    for done in (busy, *waiting):
-        done.result(10)
+    assert [done.result(10) for done in (busy, *waiting)] == [None, *range(50)]
     committed = statements.count("COMMIT")  # closing commits once more, nothing
     writer.close()
     assert committed == 2, "one for the first, one for all that came meanwhile"
-    assert statements.count("SAVEPOINT request") == 1, "work that checks before it writes needs none"
+    assert statements.count("SAVEPOINT request") == 1, "what checks before it writes needs none"
 
 
 @dataclass
@@ -154,6 +172,80 @@ def test_what_nobody_waits_for_any_more_is_withdrawn_where_it_was_not_begun() ->
 
     asyncio.run(impatient())
     assert pending.cancelled()
+
+
+def test_what_waits_for_nobody_is_decided_on_the_event_loop_one_between_two_looks_at_what_arrives() -> None:
+    seen: list[object] = []
+
+    def job(number: int) -> Future[bytes]:
+        seen.append((number, threading.current_thread()))
+        done: Future[bytes] = Future()
+        done.set_result(b"%d" % number)
+        return done
+
+    async def three() -> list[bytes]:
+        desk, loop = Desk(1, 9), asyncio.get_running_loop()
+
+        def look(left: int) -> None:
+            seen.append("look")
+            if left:
+                loop.call_soon(look, left - 1)
+
+        loop.call_soon(look, 9)
+        answers = await asyncio.gather(*(desk.durable(partial(job, number), here=True) for number in range(3)))
+        desk.close()
+        return answers
+
+    assert asyncio.run(three()) == [b"0", b"1", b"2"]
+    at = [seen.index((number, threading.current_thread())) for number in range(3)]
+    assert all("look" in seen[before:after] for before, after in pairwise(at))
+
+
+def test_who_is_gone_before_their_turn_is_not_decided_for() -> None:
+    begun: list[str] = []
+
+    def job(name: str) -> Future[bytes]:
+        begun.append(name)
+        return Future()
+
+    async def leave() -> None:
+        desk = Desk(1, 9)
+        gone, stays = (asyncio.create_task(desk.durable(partial(job, name), here=True)) for name in ("gone", "stays"))
+        gone.cancel()
+        await asyncio.wait([gone, stays], timeout=0.05)
+        stays.cancel()
+        desk.close()
+
+    asyncio.run(leave())
+    assert begun == ["stays"]
+
+
+def test_what_became_durable_together_wakes_the_event_loop_once() -> None:
+    begun: list[Future[bytes]] = [Future() for _ in range(50)]
+    woken: list[object] = []
+
+    async def all_of_them() -> list[bytes]:
+        desk, loop = Desk(1, 99), asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+
+        def counted(*given: Any) -> Any:
+            woken.append(given)
+            return wake(*given)
+
+        loop.call_soon_threadsafe = counted  # type: ignore[method-assign]  # the seam to other threads
+        rest = iter(begun)
+        waiting = asyncio.gather(*(desk.durable(lambda: next(rest), here=True) for _ in begun))
+        while rest.__length_hint__():
+            await asyncio.sleep(0)
+        writer = threading.Thread(target=lambda: [done.set_result(b"a") for done in begun])
+        writer.start()
+        writer.join()  # the loop is not looking meanwhile
+        answers = await waiting
+        desk.close()
+        return answers
+
+    assert asyncio.run(all_of_them()) == [b"a"] * 50
+    assert len(woken) == 1
 
 
 def whole(decision: Decision) -> bytes:

@@ -7,10 +7,12 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,7 @@ def test_when_its_parent_is_killed_a_process_stops_by_itself_and_nothing_is_left
         "print(server.pid, flush=True); server.wait()"
     )
     port = free_port()
-    own = build_home(bank).root  # a ledger has one server
+    own = build_home(bank).root  # nothing that dies here is in anybody's way
     root = str(Path(__file__).resolve().parents[2])
     starter = subprocess.Popen(
         [sys.executable, "-c", program, str(own), f"sqlite:///{own}/none/mlflow.db", str(port), str(tmp_path / "log")],
@@ -134,12 +136,41 @@ def test_when_its_parent_is_killed_a_process_stops_by_itself_and_nothing_is_left
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-@pytest.mark.parametrize(("workers", "reason"), [(2, "PostgreSQL"), (0, r"1\.\.64"), (65, r"1\.\.64")])
-def test_several_workers_without_a_ledger_to_share_are_refused_with_the_reason(
-    settings: Settings, workers: int, reason: str
-) -> None:
-    with pytest.raises(InputError, match=reason):
+@pytest.mark.parametrize("workers", [0, 65])
+def test_a_number_of_workers_that_makes_no_sense_is_refused(settings: Settings, workers: int) -> None:
+    with pytest.raises(InputError, match=r"1\.\.64"):
         Server(settings, workers=workers)
+
+
+def test_two_workers_share_the_ledger_of_a_home(bank: Bank, build_home: Callable[[Bank], Home], tmp_path: Path) -> None:
+    own = build_home(bank).root
+    with Server(
+        Settings(own, f"sqlite:///{own}/none/mlflow.db"), port=free_port(), workers=2, output=tmp_path / "log"
+    ) as running:
+        running.wait_ready(60)
+        family = psutil.Process(running.pid).children(recursive=True)
+        # One ready worker answers for the server; the other is ready when it has the ledger open too.
+        until = time.monotonic() + 60
+        while len(having_open(family, own / "ledger.db")) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        workers = having_open(family, own / "ledger.db")
+        assert len(workers) == 2
+        answers = [call(running, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF}) for _ in range(20)]
+        assert {status for status, _, _ in answers} == {200}
+        workers[0].kill()  # its supervisor starts another one in its place
+        ids = [json.loads(raw)["decision_id"] for _, _, raw in answers]
+        for decision_id in ids:  # whichever worker answers
+            assert call(running, "GET", f"/v1/decisions/{decision_id}")[0] == 200
+        assert call(running, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF})[0] == 200
+    with closing(sqlite3.connect(own / "ledger.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM decisions").fetchone() == (21,)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+
+
+def having_open(processes: Sequence[psutil.Process], path: Path) -> list[psutil.Process]:
+    """Those of the processes that have the file open."""
+    return [one for one in processes if str(path) in {file.path for file in one.open_files()}]
 
 
 def test_two_workers_share_a_ledger_on_postgres(
