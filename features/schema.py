@@ -110,6 +110,11 @@ class RowSchema:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @cached_property
+    def customer_places(self) -> Mapping[str, int]:
+        """The columns of the customer block by their names; of equal names the first."""
+        return {name: place for place, name in reversed(list(enumerate(self.customer_names)))}
+
+    @cached_property
     def plain_kinds(self) -> tuple[AttributeKind, ...]:
         """What the attributes hold that are not texts, in their order."""
         return tuple(attribute.kind for attribute in self.attributes if attribute.kind != "text")

@@ -84,7 +84,7 @@ class ChoiceModel:
         A candidate whose utility is not finite is dropped and counted, never ranked. ArtefactError when the
         rows have another schema than the model.
         """
-        if rows.schema.fingerprint != self.row_schema.fingerprint:
+        if rows.schema is not self.row_schema and rows.schema.fingerprint != self.row_schema.fingerprint:
             raise ArtefactError(
                 f"{self.question.model} was trained on feature rows {self.row_schema.fingerprint[:12]}, however these "
                 f"rows are {rows.schema.fingerprint[:12]}; train again on the present features"
@@ -94,12 +94,16 @@ class ChoiceModel:
             raise ValueError(f"available is bool {wanted}, however its shape is {available.shape}")
         utilities = self.scorer.utilities(rows)  # [n, m + 1]
         finite = np.isfinite(utilities)
-        usable = available & finite[:, :-1]
-        if self.question.outside:
-            usable &= finite[:, -1:]
-        raw = self.question.probabilities(np.where(finite, utilities, np.float32(0)), usable)
-        probabilities = np.clip(self.calibration.apply(raw), 0.0, 1.0)
-        return Scored(probabilities, utilities, dropped=int(available.sum() - usable.sum()))
+        usable, clean = available, utilities
+        if not finite.all():
+            usable = available & finite[:, :-1]
+            if self.question.outside:
+                usable &= finite[:, -1:]
+            clean = np.where(finite, utilities, np.float32(0))
+        mapped = self.calibration.apply(self.question.probabilities(clean, usable))
+        probabilities = np.minimum(np.maximum(mapped, 0.0), 1.0)
+        dropped = 0 if usable is available else int(available.sum() - usable.sum())
+        return Scored(probabilities, utilities, dropped)
 
     def save(self, folder: Path) -> None:
         """Write the model to `folder`, all of it or nothing; ArtefactError when something is there already."""

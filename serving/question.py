@@ -66,8 +66,8 @@ class Question:
             gap = utilities[:, :-1].astype(np.float64) - utilities[:, -1:]  # [n, m]
             shares = np.exp(-np.logaddexp(0.0, -gap))  # 1 / (1 + exp(-gap)) without overflow
         else:
-            outside = np.full((len(available), 1), self.outside)
-            options = np.concatenate([available, outside], axis=1)  # [n, m + 1]
+            options = np.empty(utilities.shape, dtype=np.bool_)  # [n, m + 1]
+            options[:, :-1], options[:, -1] = available, self.outside
             shares = np.exp(masked_log_softmax(utilities, options)[:, :-1])
         return np.where(available, shares, np.nan)
 
@@ -78,7 +78,9 @@ def masked_log_softmax(utilities: Float32 | Float64, available: Bool) -> Float64
     Utilities and availability have the same shape [n, k]; a row with nothing available is -inf throughout.
     """
     masked = np.where(available, utilities.astype(np.float64), -np.inf)
-    top = masked.max(axis=1, keepdims=True, initial=-np.inf)
+    top = np.maximum.reduce(masked, axis=1, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0.0)
-    total = np.exp(masked - top).sum(axis=1, keepdims=True)  # at least 1, except where nothing is available
-    return np.where(available, masked - top - np.log(np.where(total > 0, total, 1.0)), -np.inf)
+    masked -= top  # -inf stays where an option is not available
+    total = np.add.reduce(np.exp(masked), axis=1, keepdims=True)  # at least 1, except where nothing is available
+    masked -= np.log(np.where(total > 0, total, 1.0))
+    return masked
