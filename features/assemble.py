@@ -5,7 +5,8 @@ Training, batch scoring and the live endpoint all call `assemble`; there is no o
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -15,9 +16,11 @@ from features import consent, engagement, holdings, market, profile, purchases, 
 from features.columns import EVENT_TIMESTAMP, Purpose, Table
 from features.folds import DAY, seconds
 from features.importing import Bank
-from features.schema import Bool, Float32, Float64, Rows, RowSchema, State, States
+from features.row_plan import Plan
+from features.schema import Float64, Int64, Rows, RowSchema, States
 
-MODULES = (profile, holdings, transactions, engagement, purchases, consent, market)
+AT_ONCE = 512
+"""Customers whose numbers are worked on together: so many stay near the processor."""
 CALENDAR_NAMES = ("hour of day", "hour of day, sine", "hour of day, cosine", "weekday", "day of month")
 PRODUCT_NAMES = (
     "held",
@@ -25,9 +28,18 @@ PRODUCT_NAMES = (
     *purchases.PRODUCT_NAMES,
     *market.PRODUCT_NAMES,
 )
-_BOUGHT = slice(2, 2 + len(purchases.PRODUCT_NAMES))
-_TTLS = np.array([[module.TTL.total_seconds()] for module in MODULES])
+_OF_PRODUCT = (
+    "holdings.held",
+    "holdings.opened",
+    *(f"purchases.{name}" for name, *_ in (*purchases.SUMS, *purchases.LATEST)),
+    *(f"market.{name}" for name, _ in market.SUMS),
+)
+_OF_CHANNEL = (
+    *(f"engagement.{name}" for name, *_ in (*engagement.SUMS, *engagement.LATEST)),
+    *(f"engagement.{name}" for name in engagement.DERIVED_NAMES),
+)
 LARGEST = float(np.finfo(np.float32).max)
+_FIRST_DAY = date(1970, 1, 1).toordinal()
 THURSDAY = 3
 """Weekday of 1 January 1970."""
 FEW = 32
@@ -71,6 +83,117 @@ def row_schema(bank: Bank, until: datetime | None = None) -> RowSchema:
     )
 
 
+class _Order:
+    """How the rows of one schema are made: what is read of the states, and where it stands in a row.
+
+    A row is the customer's columns, those of each product, those of each channel. customer, product: their numbers of
+    columns; held: where it says what is held.
+    """
+
+    def __init__(self, schema: RowSchema) -> None:
+        self._schema = schema
+        products, channels = len(schema.products), len(schema.channels)
+        self._products, self._channels = products, channels
+        self._plan = plan = Plan(
+            (
+                profile.source(schema),
+                holdings.source(products),
+                transactions.source(),
+                engagement.source(channels),
+                purchases.source(products),
+                consent.source(channels),
+                market.source(products),
+            )
+        )
+        spans = plan.spans
+        self._held, self._bought = spans["holdings.held"], spans["purchases.bought"]
+        self._contacts = _all(spans, engagement.NAME, engagement.SUMS)
+        self._market = _all(spans, market.NAME, market.SUMS)
+        self._flow = spans["transactions.money_in"].start, spans["transactions.money_out"].start
+        self._bought_at, self._responded_at = spans["purchases.bought_at"], spans["engagement.responded_at"]
+        self._visited, self._sent_at = spans["engagement.visit was"], spans["engagement.message was"]
+        self._visited_by, self._sent_by = spans["engagement.visit by"], spans["engagement.message by"]
+        self._profile = [source.view for source in plan.sources].index(profile.NAME)
+        self._gathered = self._places()
+        self.width = len(self._gathered)
+        self.product = products * len(PRODUCT_NAMES)
+        self.customer = self.width - self.product - channels * len(engagement.CHANNEL_NAMES)
+        self.held = slice(self.customer, self.customer + self.product, len(PRODUCT_NAMES))
+
+    def row(self, states: States, as_of: Float64) -> Float64:
+        """Rows of n customers, float64 [n, width]; values beyond float32 are its largest."""
+        # Few calls, each for all numbers: for one customer it is the calls that cost.
+        told, count = self._plan.read(states, as_of), len(as_of)
+        nobody = None if told.unknown is None else told.unknown[:, self._profile]
+        faded, since, numbers = told.faded, told.since, told.numbers
+        market.to_shares(faded[:, self._market], self._products)
+        contacts = faded[:, self._contacts].reshape(count, len(engagement.SUMS), self._channels)
+        of_channels = engagement.of_channels(
+            contacts,
+            told.times[:, self._responded_at],
+            numbers[:, self._visited_by],
+            told.times[:, self._sent_at],
+            numbers[:, self._sent_by],
+        )
+        money_in, money_out = self._flow
+        # In the order of `_derived`.
+        derived = (
+            of_channels.reshape(count, len(engagement.DERIVED_NAMES) * self._channels),
+            engagement.of_customer(contacts, since[:, self._visited], of_channels[:, -1]),
+            purchases.of_customer(faded[:, self._bought], since[:, self._bought_at]),
+            np.add.reduce(faded[:, self._held], axis=1, keepdims=True),
+            faded[:, money_in : money_in + 1] - faded[:, money_out : money_out + 1],
+            calendar(as_of, self._schema.time_zone),
+            profile.marks(states[profile.NAME], nobody, self._schema),
+        )
+        cells = np.concatenate((faded, since, numbers, *derived), axis=1).take(self._gathered, axis=1)
+        return np.minimum(np.maximum(cells, -LARGEST, out=cells), LARGEST, out=cells)
+
+    def _derived(self) -> dict[str, Int64]:
+        """Where what only the views themselves know stands, behind what the plan tells."""
+        channels = self._channels
+        widths = {
+            **{f"engagement.{name}": channels for name in engagement.DERIVED_NAMES},
+            "engagement.totals": 2,
+            "engagement.gaps": engagement.VISITS_BACK - 1,
+            "engagement.unanswered": 1,
+            "purchases.totals": len(purchases.CUSTOMER_NAMES),
+            "holdings.total": 1,
+            "transactions.flow": 1,
+            "calendar": len(CALENDAR_NAMES),
+            "profile.words": sum(map(len, self._schema.word_places)),
+        }
+        ends = np.cumsum([self._plan.width, *widths.values()]).tolist()
+        return {name: np.arange(end - widths[name], end) for name, end in zip(widths, ends[1:], strict=True)}
+
+    def _places(self) -> Int64:
+        """Of every cell of a row, in order, where what it holds stands."""
+        at = {**self._plan.columns, **self._derived()}
+        flat = len(self._schema.products) <= FLAT_PRODUCTS
+        of_product = np.stack([at[name] for name in _OF_PRODUCT])  # [K, P]
+        of_channel = np.stack([at[name] for name in _OF_CHANNEL])  # [L, H]
+        customer = (
+            *(at[f"profile.{place}"] for place in range(len(self._schema.plain_kinds))),
+            at["profile.words"],
+            at["calendar"],
+            *(at[f"transactions.{name}"] for name, _ in transactions.SUMS),
+            *(at[f"transactions.{name}"] for name in ("flow", "balance", "booked")),
+            at["holdings.total"],
+            at["purchases.totals"],
+            *(at[f"engagement.{name}"] for name in ("totals", "visit was", "gaps", "unanswered")),
+            at["consent.complained"],
+            *(at[name] for name in ("holdings.held", "purchases.bought", "purchases.bought_at") if flat),
+            of_channel.ravel(),
+        )
+        return np.concatenate([*customer, of_product.T.ravel(), of_channel.T.ravel()])
+
+
+def _all(spans: Mapping[str, slice], view: str, sums: Sequence[tuple[str, *tuple[object, ...]]]) -> slice:
+    """The place of all of a view's sums, which stand together."""
+    first, last = (spans[f"{view}.{name}"] for name, *_ in (sums[0], sums[-1]))
+    return slice(first.start, last.stop)
+
+
 def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     """Model rows of n customers, each at its own moment.
 
@@ -78,37 +201,33 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     A state older than its view's time to live, or younger than `as_of`, counts as unknown; consent never expires and
     a refusal holds even for a moment before it.
     """
-    # Whole blocks at a time and few calls: for one customer it is the calls that cost.
-    fresh = _trusted(states, as_of)
-    count, products, channels = len(as_of), len(schema.products), len(schema.channels)
-    held = holdings.held(fresh[holdings.NAME], products)
-    product = np.empty((count, products, len(PRODUCT_NAMES)))
-    product[:, :, 0] = held
-    product[:, :, 1] = (as_of[:, None] - holdings.opened_at(fresh[holdings.NAME], products)) / DAY
-    bought = purchases.product_block(fresh[purchases.NAME], as_of, products)
-    product[:, :, _BOUGHT] = bought
-    product[:, :, _BOUGHT.stop :] = market.product_block(fresh[market.NAME], as_of, products)
-    contacts = engagement.channel_block(fresh[engagement.NAME], as_of, channels)
-    flat = (held, bought[:, :, purchases.TIMES_BOUGHT], bought[:, :, purchases.SINCE_BOUGHT])
-    customer = (
-        profile.customer_block(fresh[profile.NAME], as_of, schema),
-        calendar(as_of, schema.time_zone),
-        transactions.customer_block(fresh[transactions.NAME], as_of),
-        held.sum(axis=1, keepdims=True),
-        purchases.customer_block(bought),
-        engagement.customer_block(fresh[engagement.NAME], as_of, contacts),
-        consent.customer_block(fresh[consent.NAME], as_of),
-        *(flat if products <= FLAT_PRODUCTS else ()),
-        contacts.transpose(0, 2, 1).reshape(count, len(engagement.CHANNEL_NAMES) * channels),
-    )
+    count, order = len(as_of), _order(schema)
+    rows = np.empty((count, order.width), dtype=np.float32)
+    for start in range(0, count, AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        some = states if count <= AT_ONCE else {name: state.part(part) for name, state in states.items()}
+        rows[part] = order.row(some, as_of[part])
+    customer, product = order.customer, order.customer + order.product
+    products, channels = len(schema.products), len(schema.channels)
     return Rows(
-        customer=_float32(np.concatenate(customer, axis=1)),
-        product=_float32(product),
-        channel=_float32(contacts),
-        held=held == 1.0,
+        customer=np.ascontiguousarray(rows[:, :customer]),
+        product=np.ascontiguousarray(rows[:, customer:product]).reshape(count, products, len(PRODUCT_NAMES)),
+        channel=np.ascontiguousarray(rows[:, product:]).reshape(count, channels, len(engagement.CHANNEL_NAMES)),
+        held=rows[:, order.held] == 1.0,
         opted_out=consent.refused(states[consent.NAME], channels, Purpose.MARKETING),
         schema=schema,
     )
+
+
+_orders: dict[str, _Order] = {}
+
+
+def _order(schema: RowSchema) -> _Order:
+    """The order of a schema's rows, made once."""
+    found = _orders.get(schema.fingerprint)
+    if found is None:
+        found = _orders[schema.fingerprint] = _Order(schema)
+    return found
 
 
 def calendar(as_of: Float64, time_zone: str) -> Float64:
@@ -116,15 +235,22 @@ def calendar(as_of: Float64, time_zone: str) -> Float64:
     local = as_of + _utc_offset(as_of, time_zone)
     days = np.floor(local / DAY)
     hour = (local - days * DAY) / 3_600
-    dates = days.astype(np.int64).astype("datetime64[D]")
     angle = 2 * np.pi * hour / 24
     block = np.empty((len(as_of), len(CALENDAR_NAMES)))
     block[:, 0] = hour
     np.sin(angle, out=block[:, 1])
     np.cos(angle, out=block[:, 2])
     block[:, 3] = (days + THURSDAY) % 7
-    block[:, 4] = (dates - dates.astype("datetime64[M]")).astype(np.int64) + 1.0
+    block[:, 4] = _days_of_month(days)
     return block
+
+
+def _days_of_month(days: Float64) -> Float64:
+    """From 1, of whole days since 1970, [n]."""
+    if len(days) <= FEW:
+        return np.array([date.fromordinal(_FIRST_DAY + int(day)).day for day in days.tolist()], dtype=np.float64)
+    dates = days.astype(np.int64).astype("datetime64[D]")
+    return np.asarray((dates - dates.astype("datetime64[M]")).astype(np.int64) + 1.0)
 
 
 def _utc_offset(as_of: Float64, time_zone: str) -> Float64:
@@ -136,26 +262,3 @@ def _utc_offset(as_of: Float64, time_zone: str) -> Float64:
     moments = pd.DatetimeIndex(np.floor(as_of).astype(np.int64).astype("datetime64[s]"), tz="UTC")
     local = moments.tz_convert(time_zone).tz_localize(None).to_numpy("datetime64[s]").astype(np.int64)
     return np.asarray(local - np.floor(as_of), dtype=np.float64)
-
-
-def _trusted(states: States, as_of: Float64) -> States:
-    """The states of all views of a row; those that are too old, or younger than the moment, without what they say."""
-    age = as_of - np.stack([states[module.NAME].at for module in MODULES])  # [views, n]
-    unknown: Bool = ~((age >= 0) & (age <= _TTLS))
-    some: list[bool] = np.logical_or.reduce(unknown, axis=1).tolist()
-    return {
-        module.NAME: _without(states[module.NAME], unknown[view]) if some[view] else states[module.NAME]
-        for view, module in enumerate(MODULES)
-    }
-
-
-def _without(state: State, unknown: Bool) -> State:
-    numbers, texts = state.numbers.copy(), state.texts.copy()
-    numbers[unknown] = np.nan
-    texts[unknown] = None
-    return State(np.where(unknown, np.nan, state.at), numbers, texts)
-
-
-def _float32(block: Float64) -> Float32:
-    """The block as contiguous float32; values beyond float32 become its largest."""
-    return np.minimum(np.maximum(block, -LARGEST), LARGEST).astype(np.float32, order="C")

@@ -78,6 +78,10 @@ class State:
     numbers: Float64
     texts: Texts
 
+    def part(self, rows: slice) -> State:
+        """Some entities' states, which are not copied."""
+        return State(self.at[rows], self.numbers[rows], self.texts[rows])
+
     def take(self, index: npt.NDArray[np.int64]) -> State:
         return State(self.at[index], self.numbers[index], self.texts[index])
 
