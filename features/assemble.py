@@ -128,18 +128,23 @@ class _Order:
         faded, since, numbers = told.faded, told.since, told.numbers
         market.to_shares(faded[:, self._market], self._products)
         contacts = faded[:, self._contacts].reshape(count, len(engagement.SUMS), self._channels)
+        totals = np.add.reduce(contacts, axis=2)  # [n, sums]
         of_channels = engagement.of_channels(
             contacts,
+            totals,
             told.times[:, self._responded_at],
             numbers[:, self._visited_by],
             told.times[:, self._sent_at],
             numbers[:, self._sent_by],
         )
         money_in, money_out = self._flow
+        visits = since[:, self._visited]
         # In the order of `_derived`.
         derived = (
             of_channels.reshape(count, len(engagement.DERIVED_NAMES) * self._channels),
-            engagement.of_customer(contacts, since[:, self._visited], of_channels[:, -1]),
+            totals,
+            visits[:, 1:] - visits[:, :-1],
+            np.add.reduce(of_channels[:, -1], axis=1, keepdims=True),
             purchases.of_customer(faded[:, self._bought], since[:, self._bought_at]),
             np.add.reduce(faded[:, self._held], axis=1, keepdims=True),
             faded[:, money_in : money_in + 1] - faded[:, money_out : money_out + 1],
@@ -154,7 +159,7 @@ class _Order:
         channels = self._channels
         widths = {
             **{f"engagement.{name}": channels for name in engagement.DERIVED_NAMES},
-            "engagement.totals": 2,
+            **{f"engagement.all {name}": 1 for name, *_ in engagement.SUMS},
             "engagement.gaps": engagement.VISITS_BACK - 1,
             "engagement.unanswered": 1,
             "purchases.totals": len(purchases.CUSTOMER_NAMES),
@@ -180,7 +185,7 @@ class _Order:
             *(at[f"transactions.{name}"] for name in ("flow", "balance", "booked")),
             at["holdings.total"],
             at["purchases.totals"],
-            *(at[f"engagement.{name}"] for name in ("totals", "visit was", "gaps", "unanswered")),
+            *(at[f"engagement.{name}"] for name in ("all sent", "all visits", "visit was", "gaps", "unanswered")),
             at["consent.complained"],
             *(at[name] for name in ("holdings.held", "purchases.bought", "purchases.bought_at") if flat),
             of_channel.ravel(),

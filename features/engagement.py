@@ -47,9 +47,7 @@ CHANNEL_NAMES = (
     *(f"days since {name.removesuffix('_at')}" for name, _ in LATEST),
     *DERIVED_NAMES,
 )
-_SENT, _RESPONDED, _VISITS = (
-    [name for name, _, _ in SUMS].index(name) for name in ("sent", "responded", "visits")
-)
+SENT, RESPONDED, VISITED = ([name for name, _, _ in SUMS].index(name) for name in ("sent", "responded", "visits"))
 CUSTOMER_NAMES = (
     "messages, decayed",
     "visits, decayed",
@@ -120,32 +118,21 @@ def source(channels: int) -> Source:
 
 
 def of_channels(
-    counts: Float64, responded_at: Float64, visited_by: Float64, sent_at: Float64, sent_by: Float64
+    counts: Float64, totals: Float64, responded_at: Float64, visited_by: Float64, sent_at: Float64, sent_by: Float64
 ) -> Float64:
     """Float64 [n, k, H], rows in the order of DERIVED_NAMES.
 
-    counts: [n, len(SUMS), H], decayed. responded_at: [n, H]; visited_by: [n, VISITS_BACK]; sent_at, sent_by: [n,
-    MESSAGES_BACK], the newest first.
+    counts: [n, len(SUMS), H], decayed; totals: [n, len(SUMS)], of all channels. responded_at: [n, H]; visited_by:
+    [n, VISITS_BACK]; sent_at, sent_by: [n, MESSAGES_BACK], the newest first.
     """
     count, _, channels = counts.shape
-    sent, responded, visits = counts[:, _SENT], counts[:, _RESPONDED], counts[:, _VISITS]
+    sent, responded, visits = counts[:, SENT], counts[:, RESPONDED], counts[:, VISITED]
     each = np.arange(channels)
     told = np.empty((count, len(DERIVED_NAMES), channels))
-    told[:, 0] = (visits + 1.0 / max(channels, 1)) / (np.add.reduce(visits, axis=1, keepdims=True) + 1.0)
-    told[:, 1] = (responded + PRIOR_RESPONSES) / (sent + PRIOR_MESSAGES)
+    np.divide(visits + 1.0 / max(channels, 1), totals[:, VISITED, None] + 1.0, out=told[:, 0])
+    np.divide(responded + PRIOR_RESPONSES, sent + PRIOR_MESSAGES, out=told[:, 1])
     told[:, 2:-1] = visited_by[:, :, None] == each
     waiting = ~(sent_at <= np.fmax.reduce(responded_at, axis=1, initial=-np.inf)[:, None])  # [n, K]
     unanswered = waiting[:, None, :] & (sent_by[:, None, :] == each[:, None])  # [n, H, K]
     np.add.reduce(unanswered, axis=2, dtype=np.float64, out=told[:, -1])
-    return told
-
-
-def of_customer(counts: Float64, since_visits: Float64, unanswered: Float64) -> Float64:
-    """Float64 [n, k]: CUSTOMER_NAMES but for the days since visits. since_visits: [n, VISITS_BACK], days; unanswered:
-    [n, H]."""
-    told = np.empty((len(counts), 3 + VISITS_BACK - 1))
-    np.add.reduce(counts[:, _SENT], axis=1, out=told[:, 0])
-    np.add.reduce(counts[:, _VISITS], axis=1, out=told[:, 1])
-    np.subtract(since_visits[:, 1:], since_visits[:, :-1], out=told[:, 2:-1])
-    np.add.reduce(unanswered, axis=1, out=told[:, -1])
     return told

@@ -94,14 +94,13 @@ def marks(state: State, unknown: Bool | None, schema: RowSchema) -> Float64:
 
     unknown: bool [n], customers whose state says nothing; None: there are none.
     """
-    words, count = schema.word_places, len(state.at)
-    width = sum(map(len, words))
-    # A column more than there are words: the mark of a text that is none of them, or missing.
-    block = np.zeros((count, width + 1))
-    texts = state.texts[:, : len(words)].T.tolist()
-    each = np.arange(count)
-    for places, column in zip(words, texts, strict=True):
-        block[each, [places.get(text, width) for text in column]] = 1.0
+    words = schema.word_places
+    block = np.zeros((len(state.at), sum(map(len, words))))
+    for row, texts in enumerate(state.texts.tolist()):
+        for places, text in zip(words, texts, strict=False):
+            place = places.get(text)
+            if place is not None:
+                block[row, place] = 1.0
     if unknown is not None:
         block[unknown] = 0.0
-    return block[:, :-1]
+    return block

@@ -94,5 +94,3 @@ def bought_at(state: State, products: int) -> Float64:
 
 def _latest(state: State, products: int) -> Float64:
     return state.numbers[:, products * len(SUMS) :].reshape(len(state.at), products, len(LATEST))
-
-

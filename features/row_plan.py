@@ -111,7 +111,7 @@ class Plan:
             unknown = ~known
             age[unknown] = 0.0
             for view in np.logical_or.reduce(unknown, axis=0).nonzero()[0].tolist():
-                numbers[unknown[:, view], self._views[view]] = np.nan
+                np.copyto(numbers[:, self._views[view]], np.nan, where=unknown[:, view, None])
         faded = numbers.take(self._faded_places, axis=1)
         counts = faded[:, : self._counts]
         counts[np.isnan(counts)] = 0.0
