@@ -5,6 +5,7 @@ Training, batch scoring and the live endpoint all call `assemble`; there is no o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
@@ -19,7 +20,8 @@ from features.importing import Bank
 from features.row_plan import Plan
 from features.schema import Float64, Int64, Rows, RowSchema, States
 
-AT_ONCE = 512
+MODULES = (profile, holdings, transactions, engagement, purchases, consent, market)
+AT_ONCE = 256
 """Customers whose numbers are worked on together: so many stay near the processor."""
 CALENDAR_NAMES = ("hour of day", "hour of day, sine", "hour of day, cosine", "weekday", "day of month")
 PRODUCT_NAMES = (
@@ -98,21 +100,21 @@ class _Order:
             (
                 profile.source(schema),
                 holdings.source(products),
+                purchases.source(products),
                 transactions.source(),
                 engagement.source(channels),
-                purchases.source(products),
                 consent.source(channels),
                 market.source(products),
             )
         )
         spans = plan.spans
-        self._held, self._bought = spans["holdings.held"], spans["purchases.bought"]
+        self._has = slice(spans["holdings.held"].start, spans["purchases.bought"].stop)
         self._contacts = _all(spans, engagement.NAME, engagement.SUMS)
         self._market = _all(spans, market.NAME, market.SUMS)
         self._flow = spans["transactions.money_in"].start, spans["transactions.money_out"].start
         self._bought_at, self._responded_at = spans["purchases.bought_at"], spans["engagement.responded_at"]
         self._visited, self._sent_at = spans["engagement.visit was"], spans["engagement.message was"]
-        self._visited_by, self._sent_by = spans["engagement.visit by"], spans["engagement.message by"]
+        self._by = slice(spans["engagement.visit by"].start, spans["engagement.message by"].stop)
         self._profile = [source.view for source in plan.sources].index(profile.NAME)
         self._gathered = self._places()
         self.width = len(self._gathered)
@@ -123,20 +125,15 @@ class _Order:
     def row(self, states: States, as_of: Float64) -> Float64:
         """Rows of n customers, float64 [n, width]; values beyond float32 are its largest."""
         # Few calls, each for all numbers: for one customer it is the calls that cost.
-        told, count = self._plan.read(states, as_of), len(as_of)
-        nobody = None if told.unknown is None else told.unknown[:, self._profile]
-        faded, since, numbers = told.faded, told.since, told.numbers
+        count = len(as_of)
+        known, faded, times, since, numbers = self._plan.read(states, as_of)
         market.to_shares(faded[:, self._market], self._products)
         contacts = faded[:, self._contacts].reshape(count, len(engagement.SUMS), self._channels)
         totals = np.add.reduce(contacts, axis=2)  # [n, sums]
         of_channels = engagement.of_channels(
-            contacts,
-            totals,
-            told.times[:, self._responded_at],
-            numbers[:, self._visited_by],
-            told.times[:, self._sent_at],
-            numbers[:, self._sent_by],
+            contacts, totals, times[:, self._responded_at], times[:, self._sent_at], numbers[:, self._by]
         )
+        has = faded[:, self._has].reshape(count, 2, self._products)  # what is held, what was bought
         money_in, money_out = self._flow
         visits = since[:, self._visited]
         # In the order of `_derived`.
@@ -145,11 +142,11 @@ class _Order:
             totals,
             visits[:, 1:] - visits[:, :-1],
             np.add.reduce(of_channels[:, -1], axis=1, keepdims=True),
-            purchases.of_customer(faded[:, self._bought], since[:, self._bought_at]),
-            np.add.reduce(faded[:, self._held], axis=1, keepdims=True),
+            np.add.reduce(has, axis=2),
+            np.fmin.reduce(since[:, self._bought_at], axis=1, keepdims=True, initial=np.nan),
             faded[:, money_in : money_in + 1] - faded[:, money_out : money_out + 1],
             calendar(as_of, self._schema.time_zone),
-            profile.marks(states[profile.NAME], nobody, self._schema),
+            profile.marks(states[profile.NAME], known[:, self._profile], self._schema),
         )
         cells = np.concatenate((faded, since, numbers, *derived), axis=1).take(self._gathered, axis=1)
         return np.minimum(np.maximum(cells, -LARGEST, out=cells), LARGEST, out=cells)
@@ -162,8 +159,9 @@ class _Order:
             **{f"engagement.all {name}": 1 for name, *_ in engagement.SUMS},
             "engagement.gaps": engagement.VISITS_BACK - 1,
             "engagement.unanswered": 1,
-            "purchases.totals": len(purchases.CUSTOMER_NAMES),
             "holdings.total": 1,
+            "purchases.total": 1,
+            "purchases.last": 1,
             "transactions.flow": 1,
             "calendar": len(CALENDAR_NAMES),
             "profile.words": sum(map(len, self._schema.word_places)),
@@ -184,7 +182,8 @@ class _Order:
             *(at[f"transactions.{name}"] for name, _ in transactions.SUMS),
             *(at[f"transactions.{name}"] for name in ("flow", "balance", "booked")),
             at["holdings.total"],
-            at["purchases.totals"],
+            at["purchases.total"],
+            at["purchases.last"],
             *(at[f"engagement.{name}"] for name in ("all sent", "all visits", "visit was", "gaps", "unanswered")),
             at["consent.complained"],
             *(at[name] for name in ("holdings.held", "purchases.bought", "purchases.bought_at") if flat),
@@ -237,33 +236,35 @@ def _order(schema: RowSchema) -> _Order:
 
 def calendar(as_of: Float64, time_zone: str) -> Float64:
     """Local hour, weekday (Monday = 0) and day of month: float64 [n, k], columns in the order of CALENDAR_NAMES."""
-    local = as_of + _utc_offset(as_of, time_zone)
-    days = np.floor(local / DAY)
-    hour = (local - days * DAY) / 3_600
-    angle = 2 * np.pi * hour / 24
     block = np.empty((len(as_of), len(CALENDAR_NAMES)))
-    block[:, 0] = hour
-    np.sin(angle, out=block[:, 1])
-    np.cos(angle, out=block[:, 2])
-    block[:, 3] = (days + THURSDAY) % 7
-    block[:, 4] = _days_of_month(days)
+    if len(as_of) <= FEW:  # one customer must not pay for pandas, nor for calls that are made for many
+        zone = ZoneInfo(time_zone)
+        block[:] = [_local(moment, zone) for moment in as_of.tolist()]
+    else:
+        local = as_of + _utc_offset(as_of, time_zone)
+        days = np.floor(local / DAY)
+        dates = days.astype(np.int64).astype("datetime64[D]")
+        block[:, 0] = (local - days * DAY) / 3_600
+        block[:, 1] = 2 * np.pi * block[:, 0] / 24
+        block[:, 3] = (days + THURSDAY) % 7
+        block[:, 4] = (dates - dates.astype("datetime64[M]")).astype(np.int64) + 1.0
+    np.cos(block[:, 1], out=block[:, 2])
+    np.sin(block[:, 1], out=block[:, 1])
     return block
 
 
-def _days_of_month(days: Float64) -> Float64:
-    """From 1, of whole days since 1970, [n]."""
-    if len(days) <= FEW:
-        return np.array([date.fromordinal(_FIRST_DAY + int(day)).day for day in days.tolist()], dtype=np.float64)
-    dates = days.astype(np.int64).astype("datetime64[D]")
-    return np.asarray((dates - dates.astype("datetime64[M]")).astype(np.int64) + 1.0)
+def _local(moment: float, zone: ZoneInfo) -> tuple[float, ...]:
+    """Hour, its angle, a place for its cosine, weekday and day of month."""
+    offset = datetime.fromtimestamp(moment, zone).utcoffset()
+    local = moment + (offset.total_seconds() if offset else 0.0)
+    days = math.floor(local / DAY)
+    hour = (local - days * DAY) / 3_600
+    day = date.fromordinal(_FIRST_DAY + days).day
+    return hour, 2 * np.pi * hour / 24, 0.0, float((days + THURSDAY) % 7), float(day)
 
 
 def _utc_offset(as_of: Float64, time_zone: str) -> Float64:
-    """Seconds by which local time is ahead of UTC at each moment, [n]; one customer must not pay for pandas."""
-    if len(as_of) <= FEW:
-        zone = ZoneInfo(time_zone)
-        offsets = (datetime.fromtimestamp(moment, zone).utcoffset() for moment in as_of.tolist())
-        return np.array([offset.total_seconds() for offset in offsets if offset is not None])
+    """Seconds by which local time is ahead of UTC at each moment, [n]."""
     moments = pd.DatetimeIndex(np.floor(as_of).astype(np.int64).astype("datetime64[s]"), tz="UTC")
     local = moments.tz_convert(time_zone).tz_localize(None).to_numpy("datetime64[s]").astype(np.int64)
     return np.asarray(local - np.floor(as_of), dtype=np.float64)

@@ -117,22 +117,19 @@ def source(channels: int) -> Source:
     return Source(NAME, TTL, start, tuple(parts))
 
 
-def of_channels(
-    counts: Float64, totals: Float64, responded_at: Float64, visited_by: Float64, sent_at: Float64, sent_by: Float64
-) -> Float64:
+def of_channels(counts: Float64, totals: Float64, responded_at: Float64, sent_at: Float64, by: Float64) -> Float64:
     """Float64 [n, k, H], rows in the order of DERIVED_NAMES.
 
-    counts: [n, len(SUMS), H], decayed; totals: [n, len(SUMS)], of all channels. responded_at: [n, H]; visited_by:
-    [n, VISITS_BACK]; sent_at, sent_by: [n, MESSAGES_BACK], the newest first.
+    counts: [n, len(SUMS), H], decayed; totals: [n, len(SUMS)], of all channels. responded_at: [n, H]; sent_at: [n,
+    MESSAGES_BACK]; by: [n, VISITS_BACK + MESSAGES_BACK], the channels of visits, then of messages, the newest first.
     """
     count, _, channels = counts.shape
-    sent, responded, visits = counts[:, SENT], counts[:, RESPONDED], counts[:, VISITED]
-    each = np.arange(channels)
     told = np.empty((count, len(DERIVED_NAMES), channels))
-    np.divide(visits + 1.0 / max(channels, 1), totals[:, VISITED, None] + 1.0, out=told[:, 0])
-    np.divide(responded + PRIOR_RESPONSES, sent + PRIOR_MESSAGES, out=told[:, 1])
-    told[:, 2:-1] = visited_by[:, :, None] == each
-    waiting = ~(sent_at <= np.fmax.reduce(responded_at, axis=1, initial=-np.inf)[:, None])  # [n, K]
-    unanswered = waiting[:, None, :] & (sent_by[:, None, :] == each[:, None])  # [n, H, K]
-    np.add.reduce(unanswered, axis=2, dtype=np.float64, out=told[:, -1])
+    np.divide(counts[:, VISITED] + 1.0 / max(channels, 1), totals[:, VISITED, None] + 1.0, out=told[:, 0])
+    np.divide(counts[:, RESPONDED] + PRIOR_RESPONSES, counts[:, SENT] + PRIOR_MESSAGES, out=told[:, 1])
+    same = by[:, :, None] == np.arange(channels)  # [n, K, H]
+    told[:, 2:-1] = same[:, :VISITS_BACK]
+    answered = sent_at <= np.fmax.reduce(responded_at, axis=1, keepdims=True, initial=-np.inf)  # [n, K]
+    unanswered = same[:, VISITS_BACK:] > answered[:, :, None]  # so it is, and not answered
+    np.add.reduce(unanswered, axis=1, dtype=np.float64, out=told[:, -1])
     return told

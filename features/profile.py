@@ -89,18 +89,16 @@ def source(schema: RowSchema) -> Source:
     return Source(NAME, TTL, len(parts), parts)
 
 
-def marks(state: State, unknown: Bool | None, schema: RowSchema) -> Float64:
+def marks(state: State, known: Bool, schema: RowSchema) -> Float64:
     """Float64 [n, k], 1 where an attribute is the word of the column, in the order of `customer_names`.
 
-    unknown: bool [n], customers whose state says nothing; None: there are none.
+    known: bool [n], customers whose state says anything at the moment.
     """
     words = schema.word_places
     block = np.zeros((len(state.at), sum(map(len, words))))
-    for row, texts in enumerate(state.texts.tolist()):
-        for places, text in zip(words, texts, strict=False):
+    for row, (texts, said) in enumerate(zip(state.texts.tolist(), known.tolist(), strict=True)):
+        for places, text in zip(words, texts if said else (), strict=False):
             place = places.get(text)
             if place is not None:
                 block[row, place] = 1.0
-    if unknown is not None:
-        block[unknown] = 0.0
     return block

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import numpy as np
 import pyarrow as pa
 
 from features.catalog import Catalog
@@ -77,14 +76,6 @@ def source(products: int) -> Source:
         ),
     )
     return Source(NAME, TTL, sums + products * len(LATEST), parts)
-
-
-def of_customer(bought: Float64, since: Float64) -> Float64:
-    """Float64 [n, k], columns in the order of CUSTOMER_NAMES. bought: [n, P], times; since: [n, P], days."""
-    told = np.empty((len(bought), len(CUSTOMER_NAMES)))
-    np.add.reduce(bought, axis=1, out=told[:, 0])
-    np.fmin.reduce(since, axis=1, out=told[:, 1], initial=np.nan)
-    return told
 
 
 def bought_at(state: State, products: int) -> Float64:

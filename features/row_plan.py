@@ -45,15 +45,14 @@ class Source(NamedTuple):
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(NamedTuple):
     """What the states of n customers say at their moments, all views beside each other.
 
-    unknown: bool [n, V], where a view's state is too old, or younger than the moment. faded: float64 [n, counts and
-    then sums]. times: float64 [n, T], seconds since 1970; since: how long ago that was. numbers: float64 [n, k].
+    known: bool [n, V], where a view's state is neither too old nor younger than the moment. faded: float64 [n, counts
+    and then sums]. times: float64 [n, T], seconds since 1970; since: how long ago that was. numbers: float64 [n, k].
     """
 
-    unknown: Bool | None
+    known: Bool
     faded: Float64
     times: Float64
     since: Float64
@@ -80,8 +79,7 @@ class Plan:
     @cached_property
     def columns(self) -> Mapping[str, Int64]:
         """Where each part's columns stand when all that is told stands in one row: faded, since, numbers."""
-        starts = {"count": 0, "sum": 0, "since": len(self._faded_places)}
-        starts["number"] = starts["since"] + len(self._time_places)
+        starts = {"count": 0, "sum": 0, "since": self._fading, "number": self._timed}
         return {
             name: np.arange(starts[part.kind] + span.start, starts[part.kind] + span.stop)
             for view, part, _ in self._of(*KINDS)
@@ -92,7 +90,7 @@ class Plan:
     @cached_property
     def width(self) -> int:
         """How many columns are told."""
-        return len(self._faded_places) + len(self._time_places) + len(self._number_places)
+        return len(self._places_of_told)
 
     def _named(self, view: int, part: Part) -> str:
         return f"{self.sources[view].view}.{part.name}"
@@ -100,26 +98,23 @@ class Plan:
     def read(self, states: States, as_of: Float64) -> Told:
         """What the states of n customers say at their moments [n]; ValueError where they are of other views."""
         found = [states[source.view] for source in self.sources]
-        numbers = np.concatenate([state.numbers for state in found], axis=1)  # [n, all numbers]
-        if numbers.shape[1] != self._width:
+        cells = np.concatenate([state.numbers for state in found] + [state.at[:, None] for state in found], axis=1)
+        if cells.shape[1] != self._cells:
             widths = {source.view: (source.width, states[source.view].numbers.shape[1]) for source in self.sources}
             raise ValueError(f"states hold the numbers that their views say, however (said, held) are {widths}")
-        age = as_of[:, None] - np.concatenate([state.at for state in found]).reshape(len(found), -1).T  # [n, V]
-        known = (age >= 0) & (age <= self._ttls)  # False for NaN: never heard of
-        unknown: Bool | None = None
-        if not np.logical_and.reduce(known, axis=None):
-            unknown = ~known
-            age[unknown] = 0.0
-            for view in np.logical_or.reduce(unknown, axis=0).nonzero()[0].tolist():
-                np.copyto(numbers[:, self._views[view]], np.nan, where=unknown[:, view, None])
-        faded = numbers.take(self._faded_places, axis=1)
-        counts = faded[:, : self._counts]
+        moments = as_of[:, None]
+        ahead = cells[:, -len(found) :] - moments  # [n, V], 0 or less: the age, negative
+        known = (ahead <= 0) & (ahead >= self._oldest)  # False for NaN: never heard of
+        told = np.where(known.take(self._view_of_told, axis=1), cells.take(self._places_of_told, axis=1), np.nan)
+        faded, times = told[:, : self._fading], told[:, self._fading : self._timed]
+        counts = told[:, : self._counts]
         counts[np.isnan(counts)] = 0.0
-        faded *= np.exp(-age.take(self._clock_of_tau, axis=1) / self._taus).take(self._tau_of_faded, axis=1)
-        times = numbers.take(self._time_places, axis=1)
-        since = as_of[:, None] - times
+        ages = np.where(known, ahead, 0.0).take(self._clock_of_tau, axis=1)
+        ages /= self._taus
+        faded *= np.exp(ages).take(self._tau_of_faded, axis=1)
+        since = moments - times
         since /= self._units
-        return Told(unknown, faded, times, since, numbers.take(self._number_places, axis=1))
+        return Told(known, faded, times, since, told[:, self._timed :])
 
     def _of(self, *kinds: str) -> Iterable[tuple[int, Part, int]]:
         """The parts of these kinds, kind by kind: the number of its view, the part, where its view's numbers start."""
@@ -134,29 +129,29 @@ class Plan:
         return np.array([start + place for _, part, start in self._of(*kinds) for place in part.places], dtype=np.int64)
 
     @cached_property
-    def _faded_places(self) -> Int64:
-        return self._places("count", "sum")
+    def _places_of_told(self) -> Int64:
+        return self._places(*KINDS)
 
     @cached_property
-    def _time_places(self) -> Int64:
-        return self._places("since")
+    def _view_of_told(self) -> Int64:
+        return np.array([view for view, part, _ in self._of(*KINDS) for _ in part.places], dtype=np.int64)
 
     @cached_property
-    def _number_places(self) -> Int64:
-        return self._places("number")
+    def _fading(self) -> int:
+        return len(self._places("count", "sum"))
 
     @cached_property
-    def _width(self) -> int:
-        return sum(source.width for source in self.sources)
+    def _timed(self) -> int:
+        return len(self._places("count", "sum", "since"))
 
     @cached_property
-    def _ttls(self) -> Float64:
-        return np.array([source.ttl.total_seconds() for source in self.sources])
+    def _cells(self) -> int:
+        """Numbers of all views, and the moments of their states."""
+        return sum(source.width + 1 for source in self.sources)
 
     @cached_property
-    def _views(self) -> tuple[slice, ...]:
-        ends = np.cumsum([source.width for source in self.sources]).tolist()
-        return tuple(slice(end - source.width, end) for source, end in zip(self.sources, ends, strict=True))
+    def _oldest(self) -> Float64:
+        return -np.array([source.ttl.total_seconds() for source in self.sources])
 
     @cached_property
     def _counts(self) -> int:
