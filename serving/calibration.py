@@ -96,21 +96,30 @@ class Calibration:
 
     def apply(self, probabilities: Float64) -> Float64:
         """Calibrated probabilities, float64 [n, m], of raw ones [n, m]; NaN (not available) stays NaN."""
-        mapped = self._mapped(probabilities)
-        return shifted(mapped, self._shifts) if self.shifts else mapped
-
-    def _mapped(self, probabilities: Float64) -> Float64:
-        if self.kind == "temperature":
-            offsets = self._levels[0] if self.by_candidate else 0.0
-            return sharpen(probabilities, self.parameters[0], offsets)
-        if self.kind in ("none", "identity") and not self.by_candidate:
-            return probabilities
-        logit = self._logit(probabilities)
-        if self.by_candidate:
-            offset, slope = self._levels
-            logit = offset + slope * logit
         with np.errstate(invalid="ignore"):  # NaN in, NaN out
-            return np.asarray(np.exp(-np.logaddexp(0.0, -logit)))
+            return self.apply_known(probabilities)
+
+    @property
+    def alone(self) -> bool:
+        """Whether each probability is mapped whatever the others of its row are."""
+        return self.kind != "temperature"
+
+    def apply_known(self, probabilities: Float64) -> Float64:
+        """`apply`, where none is NaN."""
+        if self.kind == "temperature":
+            mapped = sharpen(probabilities, self.parameters[0], self._levels[0] if self.by_candidate else 0.0)
+        elif self.kind in ("none", "identity") and not self.by_candidate:
+            mapped = probabilities
+        else:
+            against = self._logit(probabilities)
+            if self.by_candidate:
+                offset, slope = self._against
+                against *= slope
+                against += offset
+            else:
+                np.negative(against, out=against)
+            mapped = _shares(against)
+        return shifted(mapped, self._shifts) if self.shifts else mapped
 
     def _logit(self, probabilities: Float64) -> Float64:
         """Logits of the map of all, [n, m]."""
@@ -120,9 +129,10 @@ class Calibration:
         if self.kind == "identity":
             return logit
         x, y = self._knots
-        beyond = np.minimum(logit - self.parameters[0], 0.0)
-        beyond += np.maximum(logit - self.parameters[len(x) - 1], 0.0)
-        beyond += np.interp(logit, x, y)
+        inner = np.maximum(logit, self.parameters[0])
+        np.minimum(inner, self.parameters[len(x) - 1], out=inner)
+        beyond = np.subtract(logit, inner, out=logit)
+        beyond += np.interp(inner, x, y)
         return beyond
 
     # What is made of the tuples is made once: of one customer's few numbers it would be the most of the work.
@@ -135,6 +145,11 @@ class Calibration:
     def _levels(self) -> Float64:
         """Offsets and slopes by candidate, [2, m]."""
         return np.ascontiguousarray(np.asarray(self.by_candidate, dtype=np.float64).T)
+
+    @cached_property
+    def _against(self) -> Float64:
+        """The same for the odds against a candidate, whose logarithm is the negative logit."""
+        return -self._levels
 
     @cached_property
     def _shifts(self) -> Float64:
@@ -162,9 +177,15 @@ IDENTITY = Calibration("identity", evidence="right as they are")
 
 def shifted(probabilities: Float64, shifts: Float64) -> Float64:
     """Probabilities [n, m] whose log-odds are moved by `shifts` [m] (or [n, m]); NaN stays NaN."""
-    logit = logits(probabilities) + shifts
     with np.errstate(invalid="ignore"):  # NaN in, NaN out
-        return np.asarray(np.exp(-np.logaddexp(0.0, -logit)))
+        return _shares(-(logits(probabilities) + shifts))
+
+
+def _shares(against: Float64) -> Float64:
+    """1 / (1 + exp(against)) without overflow, in the place of `against`."""
+    np.logaddexp(0.0, against, out=against)
+    np.negative(against, out=against)
+    return np.exp(against, out=against)
 
 
 def beta_terms(probabilities: Float64) -> Float64:
@@ -176,12 +197,16 @@ def beta_terms(probabilities: Float64) -> Float64:
 def logits(probabilities: Float64) -> Float64:
     """ln p - ln(1 - p), of the same shape: the sum of `beta_terms`, to the last bit."""
     inside = _inside(probabilities)
-    return np.asarray(np.log(inside) - np.log1p(-inside))
+    logit = np.log(inside)
+    np.negative(inside, out=inside)
+    logit -= np.log1p(inside, out=inside)
+    return logit
 
 
 def _inside(probabilities: Float64) -> Float64:
-    """The probabilities kept from 0 and 1, NaN as it is; `np.clip` says the same and takes three times as long."""
-    return np.asarray(np.minimum(np.maximum(probabilities, SMALLEST), 1 - SMALLEST))
+    """A copy of the probabilities, kept from 0 and 1, NaN as it is; as `np.clip`, which takes three times as long."""
+    inside = np.maximum(probabilities, SMALLEST)
+    return np.minimum(inside, 1 - SMALLEST, out=inside)
 
 
 def sharpen(probabilities: Float64, temperature: float, offsets: Float64 | float = 0.0) -> Float64:

@@ -93,17 +93,19 @@ class ChoiceModel:
         if available.shape != wanted:
             raise ValueError(f"available is bool {wanted}, however its shape is {available.shape}")
         utilities = self.scorer.utilities(rows)  # [n, m + 1]
+        usable, clean, dropped = available, utilities, 0
         finite = np.isfinite(utilities)
-        usable, clean = available, utilities
-        if not finite.all():
+        if np.count_nonzero(finite) < finite.size:
             usable = available & finite[:, :-1]
             if self.question.outside:
                 usable &= finite[:, -1:]
             clean = np.where(finite, utilities, np.float32(0))
-        mapped = self.calibration.apply(self.question.probabilities(clean, usable))
-        probabilities = np.minimum(np.maximum(mapped, 0.0), 1.0)
-        dropped = 0 if usable is available else int(available.sum() - usable.sum())
-        return Scored(probabilities, utilities, dropped)
+            dropped = int(available.sum() - usable.sum())
+        if self.calibration.alone:
+            mapped = self.calibration.apply_known(self.question.shares(clean, usable))
+        else:
+            mapped = self.calibration.apply(self.question.probabilities(clean, usable))
+        return Scored(np.where(usable, np.minimum(mapped, 1.0), np.nan), utilities, dropped)
 
     def save(self, folder: Path) -> None:
         """Write the model to `folder`, all of it or nothing; ArtefactError when something is there already."""

@@ -235,7 +235,10 @@ Walk: TypeAlias = Callable[..., None]
 
 def address(block: npt.NDArray[Any]) -> int:
     """Where the block's cells lie."""
-    return int(block.__array_interface__["data"][0])
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(block))  # a fraction of the time of numpy's own words
+    except (TypeError, ValueError):  # it is read-only, or empty
+        return int(block.ctypes.data)
 
 
 @cache

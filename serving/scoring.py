@@ -94,19 +94,26 @@ class Panel:
                 log.warning("%s %s failed", source.name, self.question, exc_info=True)
                 degraded.append(f"{source.name} of {self.question} failed ({type(error).__name__})")
                 continue
-            usable = available & (raw >= 0) & (raw <= 1)  # none of which a NaN is
-            count = np.count_nonzero(usable)
-            if count:
-                whole = count == np.count_nonzero(available)
-                dropped = () if whole else tuple(self.candidates[i] for i in np.flatnonzero(available & ~usable))
+            dropped = self._lost(raw, available)
+            if len(dropped) < np.count_nonzero(available):
                 degraded += [source.note] if source.note else []
-                return Scores(np.where(usable, raw, np.nan), source.version, dropped, tuple(degraded))
+                return Scores(raw, source.version, dropped, tuple(degraded))
             degraded.append(f"{source.name} of {self.question} gave no usable score")
         degraded.append(f"{self.question} uses the static rule: all candidates alike")
         return Scores(self._static(available), STATIC, (), tuple(degraded))
 
+    def _lost(self, raw: Float64, available: Bool) -> tuple[str, ...]:
+        """Make NaN what is no probability, or was not asked for [m]; the available candidates that it was."""
+        dropped = []
+        # A customer has few candidates: a look at each is less than the calls that look at all of them.
+        for place, (score, asked) in enumerate(zip(raw.tolist(), available.tolist(), strict=True)):
+            if not (asked and 0.0 <= score <= 1.0):
+                raw[place] = np.nan
+                dropped += [self.candidates[place]] if asked else []
+        return tuple(dropped)
+
     def _ask(self, source: Source, rows_of: Callable[[RowSchema], Rows], available: Bool) -> Float64:
-        """Float64 [m] over this panel's candidates; NaN for those that the source does not know."""
+        """Float64 [m] over this panel's candidates, a copy; NaN for those that the source does not know."""
         known = _positions(source.candidates, self.candidates)  # [source's m], position in ours
         asked = available if known is None else available[known]
         if not np.count_nonzero(asked):
@@ -115,7 +122,7 @@ class Panel:
         if answer.shape != (1, len(asked)):
             raise ValueError(f"{source.name} answered in shape {answer.shape}, expected {(1, len(asked))}")
         if known is None:
-            return np.asarray(answer[0], dtype=np.float64)
+            return np.array(answer[0], dtype=np.float64)
         raw = np.full(len(self.candidates), np.nan)
         raw[known] = answer[0]
         return raw
