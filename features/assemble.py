@@ -40,6 +40,7 @@ _OF_CHANNEL = (
     *(f"engagement.{name}" for name, *_ in (*engagement.SUMS, *engagement.LATEST)),
     *(f"engagement.{name}" for name in engagement.DERIVED_NAMES),
 )
+_VISITS = [name for name, *_ in engagement.SUMS].index("visits")
 LARGEST = float(np.finfo(np.float32).max)
 _FIRST_DAY = date(1970, 1, 1).toordinal()
 THURSDAY = 3
@@ -107,14 +108,17 @@ class _Order:
                 market.source(products),
             )
         )
-        spans = plan.spans
-        self._has = slice(spans["holdings.held"].start, spans["purchases.bought"].stop)
-        self._contacts = _all(spans, engagement.NAME, engagement.SUMS)
-        self._market = _all(spans, market.NAME, market.SUMS)
-        self._flow = spans["transactions.money_in"].start, spans["transactions.money_out"].start
-        self._bought_at, self._responded_at = spans["purchases.bought_at"], spans["engagement.responded_at"]
-        self._visited, self._sent_at = spans["engagement.visit was"], spans["engagement.message was"]
-        self._by = slice(spans["engagement.visit by"].start, spans["engagement.message by"].stop)
+        said, since = plan.said, plan.since
+        self._market, self._contacts = (_all(said, view.NAME, view.SUMS) for view in (market, engagement))
+        self._has = slice(said["holdings.held"].start, said["purchases.bought"].stop)
+        self._flow = said["transactions.money_in"], said["transactions.money_out"]
+        self._visits, self._responded, self._sent = (
+            said[f"engagement.{name}"] for name in ("visits", "responded", "sent")
+        )
+        self._responded_at, self._sent_at = said["engagement.responded_at"], said["engagement.message was"]
+        self._by = slice(said["engagement.visit by"].start, said["engagement.message by"].stop)
+        self._visited, self._bought_at = since["engagement.visit was"], since["purchases.bought_at"]
+        self._each_channel = np.arange(channels)
         self._profile = [source.view for source in plan.sources].index(profile.NAME)
         self._gathered = self._places()
         self.width = len(self._gathered)
@@ -125,40 +129,48 @@ class _Order:
     def row(self, states: States, as_of: Float64) -> Float64:
         """Rows of n customers, float64 [n, width]; values beyond float32 are its largest."""
         # Few calls, each for all numbers: for one customer it is the calls that cost.
-        count = len(as_of)
-        known, faded, times, since, numbers = self._plan.read(states, as_of)
-        market.to_shares(faded[:, self._market], self._products)
-        contacts = faded[:, self._contacts].reshape(count, len(engagement.SUMS), self._channels)
-        totals = np.add.reduce(contacts, axis=2)  # [n, sums]
-        of_channels = engagement.of_channels(
-            contacts, totals, times[:, self._responded_at], times[:, self._sent_at], numbers[:, self._by]
+        count, sums = len(as_of), len(engagement.SUMS)
+        known, said, since = self._plan.read(states, as_of)
+        market.to_shares(said[:, self._market], self._products)
+        all_channels = np.add.reduce(said[:, self._contacts].reshape(count, sums, self._channels), axis=2)  # [n, sums]
+        by = said[:, self._by, None] == self._each_channel  # [n, newest, H]
+        waiting = engagement.waiting(
+            said[:, self._responded_at], said[:, self._sent_at], by[:, engagement.VISITS_BACK :]
         )
-        has = faded[:, self._has].reshape(count, 2, self._products)  # what is held, what was bought
+        has = said[:, self._has].reshape(count, 2, self._products)  # what is held, what was bought
+        visited = since[:, self._visited]
         money_in, money_out = self._flow
-        visits = since[:, self._visited]
         # In the order of `_derived`.
         derived = (
-            of_channels.reshape(count, len(engagement.DERIVED_NAMES) * self._channels),
-            totals,
-            visits[:, 1:] - visits[:, :-1],
-            np.add.reduce(of_channels[:, -1], axis=1, keepdims=True),
+            engagement.shares(said[:, self._visits], all_channels[:, _VISITS : _VISITS + 1]),
+            engagement.rates(said[:, self._responded], said[:, self._sent]),
+            by.reshape(count, by.shape[1] * self._channels),
+            waiting,
+            np.add.reduce(waiting, axis=1, keepdims=True),
+            all_channels,
+            visited[:, 1:] - visited[:, :-1],
             np.add.reduce(has, axis=2),
             np.fmin.reduce(since[:, self._bought_at], axis=1, keepdims=True, initial=np.nan),
-            faded[:, money_in : money_in + 1] - faded[:, money_out : money_out + 1],
+            said[:, money_in] - said[:, money_out],
             calendar(as_of, self._schema.time_zone),
             profile.marks(states[profile.NAME], known[:, self._profile], self._schema),
         )
-        cells = np.concatenate((faded, since, numbers, *derived), axis=1).take(self._gathered, axis=1)
-        return np.minimum(np.maximum(cells, -LARGEST, out=cells), LARGEST, out=cells)
+        cells = np.concatenate((said, since, *derived), axis=1).take(self._gathered, axis=1)
+        np.maximum(cells, -LARGEST, out=cells)
+        np.minimum(cells, LARGEST, out=cells)
+        return cells
 
     def _derived(self) -> dict[str, Int64]:
         """Where what only the views themselves know stands, behind what the plan tells."""
         channels = self._channels
+        share, rate, *visits, waiting = (f"engagement.{name}" for name in engagement.DERIVED_NAMES)
         widths = {
-            **{f"engagement.{name}": channels for name in engagement.DERIVED_NAMES},
+            **dict.fromkeys((share, rate, *visits), channels),
+            "engagement.messages": engagement.MESSAGES_BACK * channels,
+            waiting: channels,
+            "engagement.all waiting": 1,
             **{f"engagement.all {name}": 1 for name, *_ in engagement.SUMS},
             "engagement.gaps": engagement.VISITS_BACK - 1,
-            "engagement.unanswered": 1,
             "holdings.total": 1,
             "purchases.total": 1,
             "purchases.last": 1,
@@ -166,7 +178,7 @@ class _Order:
             "calendar": len(CALENDAR_NAMES),
             "profile.words": sum(map(len, self._schema.word_places)),
         }
-        ends = np.cumsum([self._plan.width, *widths.values()]).tolist()
+        ends = np.cumsum([self._plan.width + self._plan.times, *widths.values()]).tolist()
         return {name: np.arange(end - widths[name], end) for name, end in zip(widths, ends[1:], strict=True)}
 
     def _places(self) -> Int64:
@@ -184,7 +196,7 @@ class _Order:
             at["holdings.total"],
             at["purchases.total"],
             at["purchases.last"],
-            *(at[f"engagement.{name}"] for name in ("all sent", "all visits", "visit was", "gaps", "unanswered")),
+            *(at[f"engagement.{name}"] for name in ("all sent", "all visits", "visit was", "gaps", "all waiting")),
             at["consent.complained"],
             *(at[name] for name in ("holdings.held", "purchases.bought", "purchases.bought_at") if flat),
             of_channel.ravel(),
@@ -206,11 +218,13 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     a refusal holds even for a moment before it.
     """
     count, order = len(as_of), _order(schema)
-    rows = np.empty((count, order.width), dtype=np.float32)
-    for start in range(0, count, AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        some = states if count <= AT_ONCE else {name: state.part(part) for name, state in states.items()}
-        rows[part] = order.row(some, as_of[part])
+    if count <= AT_ONCE:
+        rows = order.row(states, as_of).astype(np.float32)
+    else:
+        rows = np.empty((count, order.width), dtype=np.float32)
+        for start in range(0, count, AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            rows[part] = order.row({name: state.part(part) for name, state in states.items()}, as_of[part])
     customer, product = order.customer, order.customer + order.product
     products, channels = len(schema.products), len(schema.channels)
     return Rows(
@@ -236,11 +250,11 @@ def _order(schema: RowSchema) -> _Order:
 
 def calendar(as_of: Float64, time_zone: str) -> Float64:
     """Local hour, weekday (Monday = 0) and day of month: float64 [n, k], columns in the order of CALENDAR_NAMES."""
-    block = np.empty((len(as_of), len(CALENDAR_NAMES)))
     if len(as_of) <= FEW:  # one customer must not pay for pandas, nor for calls that are made for many
         zone = ZoneInfo(time_zone)
-        block[:] = [_local(moment, zone) for moment in as_of.tolist()]
+        block = np.array([_local(moment, zone) for moment in as_of.tolist()]).reshape(-1, len(CALENDAR_NAMES))
     else:
+        block = np.empty((len(as_of), len(CALENDAR_NAMES)))
         local = as_of + _utc_offset(as_of, time_zone)
         days = np.floor(local / DAY)
         dates = days.astype(np.int64).astype("datetime64[D]")

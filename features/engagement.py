@@ -13,7 +13,7 @@ from features.folds import DAY, slugs
 from features.importing import Bank
 from features.joins import Layout
 from features.row_plan import Part, Source
-from features.schema import Column, Float64, View
+from features.schema import Bool, Column, Float64, View
 from features.touches import Folding, Occurrence, Touch, fold_timeline
 
 NAME = "engagement"
@@ -47,7 +47,6 @@ CHANNEL_NAMES = (
     *(f"days since {name.removesuffix('_at')}" for name, _ in LATEST),
     *DERIVED_NAMES,
 )
-SENT, RESPONDED, VISITED = ([name for name, _, _ in SUMS].index(name) for name in ("sent", "responded", "visits"))
 CUSTOMER_NAMES = (
     "messages, decayed",
     "visits, decayed",
@@ -117,19 +116,21 @@ def source(channels: int) -> Source:
     return Source(NAME, TTL, start, tuple(parts))
 
 
-def of_channels(counts: Float64, totals: Float64, responded_at: Float64, sent_at: Float64, by: Float64) -> Float64:
-    """Float64 [n, k, H], rows in the order of DERIVED_NAMES.
+def waiting(responded_at: Float64, sent_at: Float64, sent_by: Bool) -> Float64:
+    """Float64 [n, H]: of the newest messages, those since which the customer has not responded on any channel.
 
-    counts: [n, len(SUMS), H], decayed; totals: [n, len(SUMS)], of all channels. responded_at: [n, H]; sent_at: [n,
-    MESSAGES_BACK]; by: [n, VISITS_BACK + MESSAGES_BACK], the channels of visits, then of messages, the newest first.
+    responded_at: [n, H]; sent_at: [n, MESSAGES_BACK], seconds since 1970; sent_by: bool [n, MESSAGES_BACK, H].
     """
-    count, _, channels = counts.shape
-    told = np.empty((count, len(DERIVED_NAMES), channels))
-    np.divide(counts[:, VISITED] + 1.0 / max(channels, 1), totals[:, VISITED, None] + 1.0, out=told[:, 0])
-    np.divide(counts[:, RESPONDED] + PRIOR_RESPONSES, counts[:, SENT] + PRIOR_MESSAGES, out=told[:, 1])
-    same = by[:, :, None] == np.arange(channels)  # [n, K, H]
-    told[:, 2:-1] = same[:, :VISITS_BACK]
-    answered = sent_at <= np.fmax.reduce(responded_at, axis=1, keepdims=True, initial=-np.inf)  # [n, K]
-    unanswered = same[:, VISITS_BACK:] > answered[:, :, None]  # so it is, and not answered
-    np.add.reduce(unanswered, axis=1, dtype=np.float64, out=told[:, -1])
-    return told
+    answered = sent_at <= np.fmax.reduce(responded_at, axis=1, keepdims=True, initial=-np.inf)
+    unanswered = sent_by > answered[:, :, None]  # so it is, and not answered
+    return np.asarray(np.add.reduce(unanswered, axis=1, dtype=np.float64))
+
+
+def shares(visits: Float64, all_visits: Float64) -> Float64:
+    """Each channel's share of all visits, smoothed, [n, H]. visits: [n, H]; all_visits: [n, 1]."""
+    return np.asarray((visits + 1.0 / max(visits.shape[1], 1)) / (all_visits + 1.0))
+
+
+def rates(responded: Float64, sent: Float64) -> Float64:
+    """Responses per message, smoothed, [n, H]."""
+    return np.asarray((responded + PRIOR_RESPONSES) / (sent + PRIOR_MESSAGES))

@@ -48,15 +48,13 @@ class Source(NamedTuple):
 class Told(NamedTuple):
     """What the states of n customers say at their moments, all views beside each other.
 
-    known: bool [n, V], where a view's state is neither too old nor younger than the moment. faded: float64 [n, counts
-    and then sums]. times: float64 [n, T], seconds since 1970; since: how long ago that was. numbers: float64 [n, k].
+    known: bool [n, V], where a view's state is neither too old nor younger than the moment. said: float64 [n, N], what
+    has faded until then, times (seconds since 1970) and numbers. since: float64 [n, T], how long ago the times are.
     """
 
     known: Bool
-    faded: Float64
-    times: Float64
+    said: Float64
     since: Float64
-    numbers: Float64
 
 
 @dataclass(frozen=True)
@@ -66,31 +64,40 @@ class Plan:
     sources: tuple[Source, ...]
 
     @cached_property
-    def spans(self) -> Mapping[str, slice]:
-        """Where each part, as `view.name`, stands among those of its kind; counts and sums stand in one row."""
+    def said(self) -> Mapping[str, slice]:
+        """Where each part, as `view.name`, stands in what is said."""
         found: dict[str, slice] = {}
-        for kinds in (("count", "sum"), ("since",), ("number",)):
-            start = 0
-            for view, part, _ in self._of(*kinds):
-                found[self._named(view, part)] = slice(start, start + len(part.places))
-                start += len(part.places)
+        start = 0
+        for view, part, _ in self._of(*KINDS):
+            if part.kind == "number" and start < self._numbers:
+                start = self._numbers
+            found[self._named(view, part)] = slice(start, start + len(part.places))
+            start += len(part.places)
         return found
 
     @cached_property
-    def columns(self) -> Mapping[str, Int64]:
-        """Where each part's columns stand when all that is told stands in one row: faded, since, numbers."""
-        starts = {"count": 0, "sum": 0, "since": self._fading, "number": self._timed}
+    def since(self) -> Mapping[str, slice]:
+        """Where each time stands among how long ago they are."""
+        times = (self._named(view, part) for view, part, _ in self._of("since"))
         return {
-            name: np.arange(starts[part.kind] + span.start, starts[part.kind] + span.stop)
-            for view, part, _ in self._of(*KINDS)
-            for name in [self._named(view, part)]
-            for span in [self.spans[name]]
+            name: slice(self.said[name].start - self._fading, self.said[name].stop - self._fading) for name in times
         }
 
     @cached_property
+    def columns(self) -> Mapping[str, Int64]:
+        """Where each part's columns stand in one row of all that is said, and since."""
+        behind = {name: slice(self.width + span.start, self.width + span.stop) for name, span in self.since.items()}
+        return {name: np.arange(span.start, span.stop) for name, span in {**self.said, **behind}.items()}
+
+    @cached_property
     def width(self) -> int:
-        """How many columns are told."""
-        return len(self._places_of_told)
+        """How many columns are said."""
+        return len(self._places)
+
+    @cached_property
+    def times(self) -> int:
+        """How many times there are; the moments of the states that fade stand last among them."""
+        return len(self._units)
 
     def _named(self, view: int, part: Part) -> str:
         return f"{self.sources[view].view}.{part.name}"
@@ -105,16 +112,14 @@ class Plan:
         moments = as_of[:, None]
         ahead = cells[:, -len(found) :] - moments  # [n, V], 0 or less: the age, negative
         known = (ahead <= 0) & (ahead >= self._oldest)  # False for NaN: never heard of
-        told = np.where(known.take(self._view_of_told, axis=1), cells.take(self._places_of_told, axis=1), np.nan)
-        faded, times = told[:, : self._fading], told[:, self._fading : self._timed]
+        told = np.where(known.take(self._views, axis=1), cells.take(self._places, axis=1), np.nan)
+        since = moments - told[:, self._fading : self._numbers]
+        since /= self._units
+        faded = told[:, : self._fading]
+        faded *= np.exp(since[:, self._clocks_at :]).take(self._clock_of_faded, axis=1)
         counts = told[:, : self._counts]
         counts[np.isnan(counts)] = 0.0
-        ages = np.where(known, ahead, 0.0).take(self._clock_of_tau, axis=1)
-        ages /= self._taus
-        faded *= np.exp(ages).take(self._tau_of_faded, axis=1)
-        since = moments - times
-        since /= self._units
-        return Told(known, faded, times, since, told[:, self._timed :])
+        return Told(known, told, since)
 
     def _of(self, *kinds: str) -> Iterable[tuple[int, Part, int]]:
         """The parts of these kinds, kind by kind: the number of its view, the part, where its view's numbers start."""
@@ -124,25 +129,49 @@ class Plan:
                 yield from ((view, part, start) for part in source.parts if part.kind == kind)
                 start += source.width
 
-    def _places(self, *kinds: str) -> Int64:
-        """Where the numbers of such parts stand when all views' numbers stand beside each other."""
-        return np.array([start + place for _, part, start in self._of(*kinds) for place in part.places], dtype=np.int64)
+    @cached_property
+    def _clocks(self) -> list[tuple[int, float]]:
+        """View and time constant of whatever fades, each once: by the moment of that view's state it has faded."""
+        return list(dict.fromkeys((view, part.of) for view, part, _ in self._of("count", "sum")))
 
     @cached_property
-    def _places_of_told(self) -> Int64:
-        return self._places(*KINDS)
+    def _places(self) -> Int64:
+        """Where everything that is said stands when all views' numbers stand beside each other, then their moments."""
+        inside = {kind: [start + place for _, part, start in self._of(kind) for place in part.places] for kind in KINDS}
+        moments = [self._cells - len(self.sources) + view for view, _ in self._clocks]
+        return np.array(
+            [*inside["count"], *inside["sum"], *inside["since"], *moments, *inside["number"]], dtype=np.int64
+        )
 
     @cached_property
-    def _view_of_told(self) -> Int64:
-        return np.array([view for view, part, _ in self._of(*KINDS) for _ in part.places], dtype=np.int64)
+    def _views(self) -> Int64:
+        """Of which view that is."""
+        inside = {kind: [view for view, part, _ in self._of(kind) for _ in part.places] for kind in KINDS}
+        moments = [view for view, _ in self._clocks]
+        return np.array(
+            [*inside["count"], *inside["sum"], *inside["since"], *moments, *inside["number"]], dtype=np.int64
+        )
+
+    @cached_property
+    def _counts(self) -> int:
+        return self._many("count")
 
     @cached_property
     def _fading(self) -> int:
-        return len(self._places("count", "sum"))
+        return self._many("count", "sum")
 
     @cached_property
-    def _timed(self) -> int:
-        return len(self._places("count", "sum", "since"))
+    def _numbers(self) -> int:
+        """Where the numbers begin."""
+        return self._many("count", "sum", "since") + len(self._clocks)
+
+    @cached_property
+    def _clocks_at(self) -> int:
+        """Where the moments of the states begin among the times."""
+        return self._many("since")
+
+    def _many(self, *kinds: str) -> int:
+        return sum(len(part.places) for _, part, _ in self._of(*kinds))
 
     @cached_property
     def _cells(self) -> int:
@@ -154,29 +183,13 @@ class Plan:
         return -np.array([source.ttl.total_seconds() for source in self.sources])
 
     @cached_property
-    def _counts(self) -> int:
-        return len(self._places("count"))
-
-    @cached_property
-    def _clocks(self) -> list[tuple[int, float]]:
-        """View and time constant of whatever fades, each once."""
-        return list(dict.fromkeys((view, part.of) for view, part, _ in self._of("count", "sum")))
-
-    @cached_property
-    def _clock_of_tau(self) -> Int64:
-        return np.array([view for view, _ in self._clocks], dtype=np.int64)
-
-    @cached_property
-    def _taus(self) -> Float64:
-        return np.array([tau for _, tau in self._clocks])
-
-    @cached_property
-    def _tau_of_faded(self) -> Int64:
+    def _clock_of_faded(self) -> Int64:
         places = {clock: place for place, clock in enumerate(self._clocks)}
-        return np.array(
-            [places[view, part.of] for view, part, _ in self._of("count", "sum") for _ in part.places], dtype=np.int64
-        )
+        found = [places[view, part.of] for view, part, _ in self._of("count", "sum") for _ in part.places]
+        return np.array(found, dtype=np.int64)
 
     @cached_property
     def _units(self) -> Float64:
-        return np.array([part.of for _, part, _ in self._of("since") for _ in part.places])
+        """What since is divided by; for what fades, -tau, so that it comes to the exponent."""
+        times = [part.of for _, part, _ in self._of("since") for _ in part.places]
+        return np.array([*times, *(-tau for _, tau in self._clocks)])

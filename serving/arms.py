@@ -99,7 +99,11 @@ class Lottery:
     def propensities(self) -> Float64:
         """Float64 [K]: of the whole policy, the lottery of arms included."""
         # What has no share adds nothing, to the last bit.
-        each = [share * self.chances(arm) for arm, share in self.arms.shares.items() if share > 0]
+        each = [
+            self.chances(arm) if share == 1 else share * self.chances(arm)
+            for arm, share in self.arms.shares.items()
+            if share > 0
+        ]
         total = sum(each[1:], each[0])
         return np.asarray(total / np.add.reduce(total))
 

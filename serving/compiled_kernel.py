@@ -26,12 +26,15 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.booster_text import NotCompiled
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 PLACES = 64
 """Candidates that are walked together."""
@@ -236,7 +239,9 @@ Walk: TypeAlias = Callable[..., None]
 def address(block: npt.NDArray[Any]) -> int:
     """Where the block's cells lie."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(block))  # a fraction of the time of numpy's own words
+        return ctypes.addressof(
+            ctypes.c_char.from_buffer(cast("Buffer", block))
+        )  # a fraction of the time of numpy's own words
     except (TypeError, ValueError):  # it is read-only, or empty
         return int(block.ctypes.data)
 

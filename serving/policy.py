@@ -70,9 +70,11 @@ class Policy:
         gain = float(np.maximum.reduce(values)) - no_contact
         floor = self.floor(len(values))
         if self.loss_budget == np.inf:  # S is everything and m is 1
-            mixed = floor + max(1.0 - len(values) * floor, 0.0) * self._base(gap, gain)
+            mixed = self._base(gap, gain)
+            mixed *= max(1.0 - len(values) * floor, 0.0)
+            mixed += floor
             mixed /= np.add.reduce(mixed)
-            return np.asarray(mixed)
+            return mixed
         explored = self._explored(gap, floor)
         kept = gap[explored]  # [S]
         rest = max(1.0 - len(kept) * floor, 0.0)
@@ -100,8 +102,11 @@ class Policy:
             return _best(gap)
         with np.errstate(over="ignore"):  # a gap that is infinitely many temperatures wide weighs nothing
             if self.method == "softmax":
-                weight = np.exp(-gap / gain / self.temperature)
-                return np.asarray(weight / np.add.reduce(weight))
+                weight = gap / -gain
+                weight /= self.temperature
+                np.exp(weight, out=weight)
+                weight /= np.add.reduce(weight)
+                return np.asarray(weight)
             base = 1.0 / (len(gap) + self.gamma * (gap / gain))
         base[int(np.argmin(gap))] += 1.0 - base.sum()
         return np.asarray(base)
@@ -109,7 +114,7 @@ class Policy:
 
 def gaps(values: Float64) -> Float64:
     """Float64 [K], >= 0: how far each value lies below the best; ValueError unless all are finite."""
-    if not len(values) or not np.logical_and.reduce(np.isfinite(values)):
+    if not len(values) or np.count_nonzero(np.isfinite(values)) < len(values):
         raise ValueError(f"propensities need at least one value, all finite, however they are {values}")
     return np.asarray(np.maximum.reduce(values) - values)
 

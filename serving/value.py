@@ -13,7 +13,7 @@ can be switched off: then it no longer tells actions apart, while the unit stays
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -55,22 +55,27 @@ class Factors:
         if not len(self.propensity):
             return np.empty(0)
 
-        def alike(name: str, values: Float64) -> Float64:
-            return np.full(len(values), values.mean()) if name in off else values
+        of = self._without(off) if off else self
+        taken = of.propensity * of.channel
+        taken *= of.response
+        np.minimum(taken, 1.0, out=taken)
+        total = taken * of.value
+        for weight in (of.context, of.lever):
+            total *= weight
+        for amount in (of.cost, of.fatigue):
+            total -= amount
+        taken *= of.benefit
+        taken -= of.disturbance
+        total += taken
+        return total
 
-        def neutral(name: str, values: Float64, instead: float) -> Float64:
-            return np.full(len(values), instead) if name in off else values
-
-        taken = (
-            alike("propensity", self.propensity)
-            * alike("channel", self.channel)
-            * neutral("response", self.response, 1.0)
-        )
-        taken = np.minimum(taken, 1.0)
-        gain = taken * alike("value", self.value)
-        gain = gain * neutral("context", self.context, 1.0) * neutral("lever", self.lever, 1.0)
-        bank = gain - neutral("cost", self.cost, 0.0) - neutral("fatigue", self.fatigue, 0.0)
-        return np.asarray(bank + neutral("customer", taken * self.benefit - self.disturbance, 0.0))
+    def _without(self, off: Collection[str]) -> Factors:
+        count = len(self.propensity)
+        means = {name: np.full(count, getattr(self, name).mean()) for name in ("propensity", "channel", "value")}
+        neutral = {**dict.fromkeys(("response", "context", "lever"), 1.0), **dict.fromkeys(("cost", "fatigue"), 0.0)}
+        instead = means | {name: np.full(count, number) for name, number in neutral.items()}
+        sides = dict.fromkeys(("benefit", "disturbance"), np.zeros(count)) if "customer" in off else {}
+        return replace(self, **{name: instead[name] for name in off if name in instead}, **sides)
 
     def rows(self) -> list[dict[str, float]]:
         """The factors of each action, by name."""
@@ -162,8 +167,11 @@ class Worth:
     ) -> Factors:
         """`factors`, of pairs by column: product, channel: int64 [A]."""
         growth = self.declared.arbitration.opt_out_growth
-        tired = np.minimum(self.opt_out * (1.0 + growth * pressure), 1.0) * self._reachability  # [H]
-        pair = product * len(self.costs) + channel
+        tired = self.opt_out * (1.0 + growth * pressure)  # [H]
+        np.minimum(tired, 1.0, out=tired)
+        tired *= self._reachability
+        pair = product * len(self.costs)
+        pair += channel
         response, value, lever, cost, benefit, disturbance, context = self._fixed.take(pair, axis=1)
         for weight, factor in self._of_customers:
             if _fits_customer(weight, customer or {}):
