@@ -26,15 +26,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.booster_text import NotCompiled
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 PLACES = 64
 """Candidates that are walked together."""
@@ -238,10 +235,9 @@ Walk: TypeAlias = Callable[..., None]
 
 def address(block: npt.NDArray[Any]) -> int:
     """Where the block's cells lie."""
+    held: Any = block
     try:
-        return ctypes.addressof(
-            ctypes.c_char.from_buffer(cast("Buffer", block))
-        )  # a fraction of the time of numpy's own words
+        return ctypes.addressof(ctypes.c_char.from_buffer(held))  # a fraction of the time that it takes to ask numpy
     except (TypeError, ValueError):  # it is read-only, or empty
         return int(block.ctypes.data)
 
