@@ -65,8 +65,13 @@ def refused(state: State, channels: int, purpose: Purpose) -> Bool:
     """[n, H]: True where contact on the channel for the purpose was refused; silence is consent."""
     if purpose not in PURPOSES:
         return np.zeros((len(state.at), channels), dtype=bool)
-    said = state.numbers[:, 1:].reshape(len(state.at), channels, len(PURPOSES), 2)  # (time, 1 = refused)
-    return np.asarray(said[:, :, PURPOSES.index(purpose), 1] == 1.0)
+    each = 2 * len(PURPOSES)  # of a channel: time and 1 = refused of each purpose, behind the time of the complaint
+    if state.numbers.shape[1] != 1 + channels * each:
+        raise ValueError(
+            f"consent holds {1 + channels * each} numbers for {channels} channels, however these states hold "
+            f"{state.numbers.shape[1]}; build the features again"
+        )
+    return np.asarray(state.numbers[:, 2 + 2 * PURPOSES.index(purpose) :: each] == 1.0)
 
 
 def source(channels: int) -> Source:

@@ -66,8 +66,8 @@ class Policy:
 
     def propensities(self, values: Float64, no_contact: float = 0.0) -> Float64:
         """Float64 [K] that sums to 1; values: float64 [K], finite, one unit; no_contact: the value of no contact."""
-        gap = gaps(values)
-        gain = float(np.maximum.reduce(values)) - no_contact
+        top = _top(values)
+        gap, gain = top - values, top - no_contact
         floor = self.floor(len(values))
         if self.loss_budget == np.inf:  # S is everything and m is 1
             mixed = self._base(gap, gain)
@@ -112,16 +112,17 @@ class Policy:
         return np.asarray(base)
 
 
-def gaps(values: Float64) -> Float64:
-    """Float64 [K], >= 0: how far each value lies below the best; ValueError unless all are finite."""
+def greedy(values: Float64) -> Float64:
+    """Float64 [K]: all on the best, evenly where several are; the choice where nothing may be explored. ValueError
+    unless all values are finite."""
+    return _best(_top(values) - values)
+
+
+def _top(values: Float64) -> float:
+    """The best value; ValueError unless all are finite."""
     if not len(values) or np.count_nonzero(np.isfinite(values)) < len(values):
         raise ValueError(f"propensities need at least one value, all finite, however they are {values}")
-    return np.asarray(np.maximum.reduce(values) - values)
-
-
-def greedy(values: Float64) -> Float64:
-    """Float64 [K]: all on the best, evenly where several are; the choice where nothing may be explored."""
-    return _best(gaps(values))
+    return float(np.maximum.reduce(values))
 
 
 def _best(gap: Float64) -> Float64:

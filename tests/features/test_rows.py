@@ -13,6 +13,7 @@ from features import assemble as assembling
 from features import consent, engagement, holdings, market, profile, purchases, transactions
 from features.assemble import assemble
 from features.catalog import Catalog, Channel, Product
+from features.columns import Purpose
 from features.folds import DAY
 from features.schema import Attribute, AttributeKind, Bool, Float32, Float64, RowSchema, State, States
 
@@ -249,3 +250,19 @@ def test_states_of_other_views_than_the_rows_are_refused(view: str) -> None:
     wider = replace(states[view], numbers=np.zeros((2, states[view].numbers.shape[1] + 1)))
     with pytest.raises(ValueError, match="states hold the numbers that their views say"):
         assemble({**states, view: wider}, as_of, schema)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_a_refusal_is_read_of_its_own_channel_and_purpose(channels: int) -> None:
+    numbers = np.full((2, 1 + 4 * channels), np.nan)
+    numbers[:, 0] = 1.0  # the time of a complaint
+    for channel in range(channels):
+        for place, purpose in enumerate(consent.PURPOSES):
+            one = numbers.copy()
+            one[1, 1 + 4 * channel + 2 * place :][:2] = 1.7e9, 1.0  # said when, and no
+            state = State(np.full(2, 1.7e9), one, np.empty((2, 0), dtype=object))
+            for asked in (*consent.PURPOSES, Purpose.MANDATORY):
+                found = consent.refused(state, channels, asked)
+                assert np.argwhere(found).tolist() == ([[1, channel]] if asked == purpose else [])
+    with pytest.raises(ValueError, match="build the features again"):
+        consent.refused(State(np.zeros(1), numbers[:1, :-1], np.empty((1, 0), dtype=object)), channels, purpose)
