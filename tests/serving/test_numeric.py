@@ -175,9 +175,12 @@ def test_propensities_and_what_is_drawn_are_those_of_the_formula(seed: int, meth
             assert draw(found, str(decision)) == place
 
 
-def test_an_action_that_is_impossible_at_the_end_is_never_drawn() -> None:
-    propensities = np.array([0.1] * 9 + [0.1 - 1e-16, 0.0, 0.0])
-    assert {draw(propensities, str(number)) for number in range(3_000)} == set(range(10))
+@pytest.mark.parametrize("end", [(0.0, 0.0), ()])
+def test_what_rounding_leaves_goes_to_the_last_action_that_is_possible(end: tuple[float, ...]) -> None:
+    propensities = np.array([0.4, 0.5, *end])  # as if rounding had left a tenth
+    drawn = [draw(propensities, str(number)) for number in range(3_000)]
+    assert set(drawn) == {0, 1}
+    assert 0.55 < np.mean(drawn) < 0.65
 
 
 @pytest.mark.parametrize(
