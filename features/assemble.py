@@ -5,7 +5,9 @@ Training, batch scoring and the live endpoint all call `assemble`; there is no o
 
 from __future__ import annotations
 
-from datetime import datetime
+import math
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -15,9 +17,12 @@ from features import consent, engagement, holdings, market, profile, purchases, 
 from features.columns import EVENT_TIMESTAMP, Purpose, Table
 from features.folds import DAY, seconds
 from features.importing import Bank
-from features.schema import Bool, Float32, Float64, Rows, RowSchema, State, States
+from features.row_plan import Plan
+from features.schema import Float64, Int64, Rows, RowSchema, States
 
 MODULES = (profile, holdings, transactions, engagement, purchases, consent, market)
+AT_ONCE = 256
+"""Customers whose numbers are worked on together: so many stay near the processor."""
 CALENDAR_NAMES = ("hour of day", "hour of day, sine", "hour of day, cosine", "weekday", "day of month")
 PRODUCT_NAMES = (
     "held",
@@ -25,9 +30,19 @@ PRODUCT_NAMES = (
     *purchases.PRODUCT_NAMES,
     *market.PRODUCT_NAMES,
 )
-_BOUGHT = slice(2, 2 + len(purchases.PRODUCT_NAMES))
-_TTLS = np.array([[module.TTL.total_seconds()] for module in MODULES])
+_OF_PRODUCT = (
+    "holdings.held",
+    "holdings.opened",
+    *(f"purchases.{name}" for name, *_ in (*purchases.SUMS, *purchases.LATEST)),
+    *(f"market.{name}" for name, _ in market.SUMS),
+)
+_OF_CHANNEL = (
+    *(f"engagement.{name}" for name, *_ in (*engagement.SUMS, *engagement.LATEST)),
+    *(f"engagement.{name}" for name in engagement.DERIVED_NAMES),
+)
+_VISITS = [name for name, *_ in engagement.SUMS].index("visits")
 LARGEST = float(np.finfo(np.float32).max)
+_FIRST_DAY = date(1970, 1, 1).toordinal()
 THURSDAY = 3
 """Weekday of 1 January 1970."""
 FEW = 32
@@ -71,6 +86,130 @@ def row_schema(bank: Bank, until: datetime | None = None) -> RowSchema:
     )
 
 
+class _Order:
+    """How the rows of one schema are made: what is read of the states, and where it stands in a row.
+
+    A row is the customer's columns, those of each product, those of each channel. customer, product: their numbers of
+    columns; held: where it says what is held.
+    """
+
+    def __init__(self, schema: RowSchema) -> None:
+        self._schema = schema
+        products, channels = len(schema.products), len(schema.channels)
+        self._products, self._channels = products, channels
+        self._plan = plan = Plan(
+            (
+                profile.source(schema),
+                holdings.source(products),
+                purchases.source(products),
+                transactions.source(),
+                engagement.source(channels),
+                consent.source(channels),
+                market.source(products),
+            )
+        )
+        said, since = plan.said, plan.since
+        self._market, self._contacts = (_all(said, view.NAME, view.SUMS) for view in (market, engagement))
+        self._has = slice(said["holdings.held"].start, said["purchases.bought"].stop)
+        self._flow = said["transactions.money_in"], said["transactions.money_out"]
+        self._visits, self._responded, self._sent = (
+            said[f"engagement.{name}"] for name in ("visits", "responded", "sent")
+        )
+        self._responded_at, self._sent_at = said["engagement.responded_at"], said["engagement.message was"]
+        self._by = slice(said["engagement.visit by"].start, said["engagement.message by"].stop)
+        self._visited, self._bought_at = since["engagement.visit was"], since["purchases.bought_at"]
+        self._each_channel = np.arange(channels)
+        self._profile = [source.view for source in plan.sources].index(profile.NAME)
+        self._gathered = self._places()
+        self.width = len(self._gathered)
+        self.product = products * len(PRODUCT_NAMES)
+        self.customer = self.width - self.product - channels * len(engagement.CHANNEL_NAMES)
+        self.held = slice(self.customer, self.customer + self.product, len(PRODUCT_NAMES))
+
+    def row(self, states: States, as_of: Float64) -> Float64:
+        """Rows of n customers, float64 [n, width]; values beyond float32 are its largest."""
+        # Few calls, each for all numbers: for one customer it is the calls that cost.
+        count, sums = len(as_of), len(engagement.SUMS)
+        known, said, since = self._plan.read(states, as_of)
+        market.to_shares(said[:, self._market], self._products)
+        all_channels = np.add.reduce(said[:, self._contacts].reshape(count, sums, self._channels), axis=2)  # [n, sums]
+        by = said[:, self._by, None] == self._each_channel  # [n, newest, H]
+        waiting = engagement.waiting(
+            said[:, self._responded_at], said[:, self._sent_at], by[:, engagement.VISITS_BACK :]
+        )
+        has = said[:, self._has].reshape(count, 2, self._products)  # what is held, what was bought
+        visited = since[:, self._visited]
+        money_in, money_out = self._flow
+        # In the order of `_derived`.
+        derived = (
+            engagement.shares(said[:, self._visits], all_channels[:, _VISITS : _VISITS + 1]),
+            engagement.rates(said[:, self._responded], said[:, self._sent]),
+            by.reshape(count, by.shape[1] * self._channels),
+            waiting,
+            np.add.reduce(waiting, axis=1, keepdims=True),
+            all_channels,
+            visited[:, 1:] - visited[:, :-1],
+            np.add.reduce(has, axis=2),
+            np.fmin.reduce(since[:, self._bought_at], axis=1, keepdims=True, initial=np.nan),
+            said[:, money_in] - said[:, money_out],
+            calendar(as_of, self._schema.time_zone),
+            profile.marks(states[profile.NAME], known[:, self._profile], self._schema),
+        )
+        cells = np.concatenate((said, since, *derived), axis=1).take(self._gathered, axis=1)
+        np.maximum(cells, -LARGEST, out=cells)
+        np.minimum(cells, LARGEST, out=cells)
+        return cells
+
+    def _derived(self) -> dict[str, Int64]:
+        """Where what only the views themselves know stands, behind what the plan tells."""
+        channels = self._channels
+        share, rate, *visits, waiting = (f"engagement.{name}" for name in engagement.DERIVED_NAMES)
+        widths = {
+            **dict.fromkeys((share, rate, *visits), channels),
+            "engagement.messages": engagement.MESSAGES_BACK * channels,
+            waiting: channels,
+            "engagement.all waiting": 1,
+            **{f"engagement.all {name}": 1 for name, *_ in engagement.SUMS},
+            "engagement.gaps": engagement.VISITS_BACK - 1,
+            "holdings.total": 1,
+            "purchases.total": 1,
+            "purchases.last": 1,
+            "transactions.flow": 1,
+            "calendar": len(CALENDAR_NAMES),
+            "profile.words": sum(map(len, self._schema.word_places)),
+        }
+        ends = np.cumsum([self._plan.width + self._plan.times, *widths.values()]).tolist()
+        return {name: np.arange(end - widths[name], end) for name, end in zip(widths, ends[1:], strict=True)}
+
+    def _places(self) -> Int64:
+        """Of every cell of a row, in order, where what it holds stands."""
+        at = {**self._plan.columns, **self._derived()}
+        flat = len(self._schema.products) <= FLAT_PRODUCTS
+        of_product = np.stack([at[name] for name in _OF_PRODUCT])  # [K, P]
+        of_channel = np.stack([at[name] for name in _OF_CHANNEL])  # [L, H]
+        customer = (
+            *(at[f"profile.{place}"] for place in range(len(self._schema.plain_kinds))),
+            at["profile.words"],
+            at["calendar"],
+            *(at[f"transactions.{name}"] for name, _ in transactions.SUMS),
+            *(at[f"transactions.{name}"] for name in ("flow", "balance", "booked")),
+            at["holdings.total"],
+            at["purchases.total"],
+            at["purchases.last"],
+            *(at[f"engagement.{name}"] for name in ("all sent", "all visits", "visit was", "gaps", "all waiting")),
+            at["consent.complained"],
+            *(at[name] for name in ("holdings.held", "purchases.bought", "purchases.bought_at") if flat),
+            of_channel.ravel(),
+        )
+        return np.concatenate([*customer, of_product.T.ravel(), of_channel.T.ravel()])
+
+
+def _all(spans: Mapping[str, slice], view: str, sums: Sequence[tuple[str, *tuple[object, ...]]]) -> slice:
+    """The place of all of a view's sums, which stand together."""
+    first, last = (spans[f"{view}.{name}"] for name, *_ in (sums[0], sums[-1]))
+    return slice(first.start, last.stop)
+
+
 def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     """Model rows of n customers, each at its own moment.
 
@@ -78,84 +217,68 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     A state older than its view's time to live, or younger than `as_of`, counts as unknown; consent never expires and
     a refusal holds even for a moment before it.
     """
-    # Whole blocks at a time and few calls: for one customer it is the calls that cost.
-    fresh = _trusted(states, as_of)
-    count, products, channels = len(as_of), len(schema.products), len(schema.channels)
-    held = holdings.held(fresh[holdings.NAME], products)
-    product = np.empty((count, products, len(PRODUCT_NAMES)))
-    product[:, :, 0] = held
-    product[:, :, 1] = (as_of[:, None] - holdings.opened_at(fresh[holdings.NAME], products)) / DAY
-    bought = purchases.product_block(fresh[purchases.NAME], as_of, products)
-    product[:, :, _BOUGHT] = bought
-    product[:, :, _BOUGHT.stop :] = market.product_block(fresh[market.NAME], as_of, products)
-    contacts = engagement.channel_block(fresh[engagement.NAME], as_of, channels)
-    flat = (held, bought[:, :, purchases.TIMES_BOUGHT], bought[:, :, purchases.SINCE_BOUGHT])
-    customer = (
-        profile.customer_block(fresh[profile.NAME], as_of, schema),
-        calendar(as_of, schema.time_zone),
-        transactions.customer_block(fresh[transactions.NAME], as_of),
-        held.sum(axis=1, keepdims=True),
-        purchases.customer_block(bought),
-        engagement.customer_block(fresh[engagement.NAME], as_of, contacts),
-        consent.customer_block(fresh[consent.NAME], as_of),
-        *(flat if products <= FLAT_PRODUCTS else ()),
-        contacts.transpose(0, 2, 1).reshape(count, len(engagement.CHANNEL_NAMES) * channels),
-    )
+    count, order = len(as_of), _order(schema)
+    if count <= AT_ONCE:
+        rows = order.row(states, as_of).astype(np.float32)
+    else:
+        rows = np.empty((count, order.width), dtype=np.float32)
+        for start in range(0, count, AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            rows[part] = order.row({name: state.part(part) for name, state in states.items()}, as_of[part])
+    customer, product = order.customer, order.customer + order.product
+    products, channels = len(schema.products), len(schema.channels)
     return Rows(
-        customer=_float32(np.concatenate(customer, axis=1)),
-        product=_float32(product),
-        channel=_float32(contacts),
-        held=held == 1.0,
+        customer=np.ascontiguousarray(rows[:, :customer]),
+        product=np.ascontiguousarray(rows[:, customer:product]).reshape(count, products, len(PRODUCT_NAMES)),
+        channel=np.ascontiguousarray(rows[:, product:]).reshape(count, channels, len(engagement.CHANNEL_NAMES)),
+        held=rows[:, order.held] == 1.0,
         opted_out=consent.refused(states[consent.NAME], channels, Purpose.MARKETING),
         schema=schema,
     )
 
 
+_orders: dict[str, _Order] = {}
+
+
+def _order(schema: RowSchema) -> _Order:
+    """The order of a schema's rows, made once."""
+    found = _orders.get(schema.fingerprint)
+    if found is None:
+        found = _orders[schema.fingerprint] = _Order(schema)
+    return found
+
+
 def calendar(as_of: Float64, time_zone: str) -> Float64:
     """Local hour, weekday (Monday = 0) and day of month: float64 [n, k], columns in the order of CALENDAR_NAMES."""
-    local = as_of + _utc_offset(as_of, time_zone)
-    days = np.floor(local / DAY)
-    hour = (local - days * DAY) / 3_600
-    dates = days.astype(np.int64).astype("datetime64[D]")
-    angle = 2 * np.pi * hour / 24
-    block = np.empty((len(as_of), len(CALENDAR_NAMES)))
-    block[:, 0] = hour
-    np.sin(angle, out=block[:, 1])
-    np.cos(angle, out=block[:, 2])
-    block[:, 3] = (days + THURSDAY) % 7
-    block[:, 4] = (dates - dates.astype("datetime64[M]")).astype(np.int64) + 1.0
+    if len(as_of) <= FEW:  # one customer must not pay for pandas, nor for calls that are made for many
+        zone = ZoneInfo(time_zone)
+        block = np.array([_local(moment, zone) for moment in as_of.tolist()]).reshape(-1, len(CALENDAR_NAMES))
+    else:
+        block = np.empty((len(as_of), len(CALENDAR_NAMES)))
+        local = as_of + _utc_offset(as_of, time_zone)
+        days = np.floor(local / DAY)
+        dates = days.astype(np.int64).astype("datetime64[D]")
+        block[:, 0] = (local - days * DAY) / 3_600
+        block[:, 1] = 2 * np.pi * block[:, 0] / 24
+        block[:, 3] = (days + THURSDAY) % 7
+        block[:, 4] = (dates - dates.astype("datetime64[M]")).astype(np.int64) + 1.0
+    np.cos(block[:, 1], out=block[:, 2])
+    np.sin(block[:, 1], out=block[:, 1])
     return block
 
 
+def _local(moment: float, zone: ZoneInfo) -> tuple[float, ...]:
+    """Hour, its angle, a place for its cosine, weekday and day of month."""
+    offset = datetime.fromtimestamp(moment, zone).utcoffset()
+    local = moment + (offset.total_seconds() if offset else 0.0)
+    days = math.floor(local / DAY)
+    hour = (local - days * DAY) / 3_600
+    day = date.fromordinal(_FIRST_DAY + days).day
+    return hour, 2 * np.pi * hour / 24, 0.0, float((days + THURSDAY) % 7), float(day)
+
+
 def _utc_offset(as_of: Float64, time_zone: str) -> Float64:
-    """Seconds by which local time is ahead of UTC at each moment, [n]; one customer must not pay for pandas."""
-    if len(as_of) <= FEW:
-        zone = ZoneInfo(time_zone)
-        offsets = (datetime.fromtimestamp(moment, zone).utcoffset() for moment in as_of.tolist())
-        return np.array([offset.total_seconds() for offset in offsets if offset is not None])
+    """Seconds by which local time is ahead of UTC at each moment, [n]."""
     moments = pd.DatetimeIndex(np.floor(as_of).astype(np.int64).astype("datetime64[s]"), tz="UTC")
     local = moments.tz_convert(time_zone).tz_localize(None).to_numpy("datetime64[s]").astype(np.int64)
     return np.asarray(local - np.floor(as_of), dtype=np.float64)
-
-
-def _trusted(states: States, as_of: Float64) -> States:
-    """The states of all views of a row; those that are too old, or younger than the moment, without what they say."""
-    age = as_of - np.stack([states[module.NAME].at for module in MODULES])  # [views, n]
-    unknown: Bool = ~((age >= 0) & (age <= _TTLS))
-    some: list[bool] = np.logical_or.reduce(unknown, axis=1).tolist()
-    return {
-        module.NAME: _without(states[module.NAME], unknown[view]) if some[view] else states[module.NAME]
-        for view, module in enumerate(MODULES)
-    }
-
-
-def _without(state: State, unknown: Bool) -> State:
-    numbers, texts = state.numbers.copy(), state.texts.copy()
-    numbers[unknown] = np.nan
-    texts[unknown] = None
-    return State(np.where(unknown, np.nan, state.at), numbers, texts)
-
-
-def _float32(block: Float64) -> Float32:
-    """The block as contiguous float32; values beyond float32 become its largest."""
-    return np.minimum(np.maximum(block, -LARGEST), LARGEST).astype(np.float32, order="C")

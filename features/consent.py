@@ -12,7 +12,8 @@ from features.columns import Kind, Purpose
 from features.folds import DAY, slugs
 from features.importing import Bank
 from features.joins import Layout
-from features.schema import Bool, Column, Float64, State, View
+from features.row_plan import Part, Source
+from features.schema import Bool, Column, State, View
 from features.touches import Folding, Occurrence, Touch, fold_timeline
 
 NAME = "consent"
@@ -64,10 +65,15 @@ def refused(state: State, channels: int, purpose: Purpose) -> Bool:
     """[n, H]: True where contact on the channel for the purpose was refused; silence is consent."""
     if purpose not in PURPOSES:
         return np.zeros((len(state.at), channels), dtype=bool)
-    said = state.numbers[:, 1:].reshape(len(state.at), channels, len(PURPOSES), 2)  # (time, 1 = refused)
-    return np.asarray(said[:, :, PURPOSES.index(purpose), 1] == 1.0)
+    each = 2 * len(PURPOSES)  # of a channel: time and 1 = refused of each purpose, behind the time of the complaint
+    if state.numbers.shape[1] != 1 + channels * each:
+        raise ValueError(
+            f"consent holds {1 + channels * each} numbers for {channels} channels, however these states hold "
+            f"{state.numbers.shape[1]}; build the features again"
+        )
+    return np.asarray(state.numbers[:, 2 + 2 * PURPOSES.index(purpose) :: each] == 1.0)
 
 
-def customer_block(state: State, as_of: Float64) -> Float64:
-    """Float64 [n, k], columns in the order of CUSTOMER_NAMES."""
-    return np.asarray((as_of[:, None] - state.numbers[:, :1]) / DAY)
+def source(channels: int) -> Source:
+    """`complained`: the last complaint. What was said is no feature: it is a rule."""
+    return Source(NAME, TTL, 1 + channels * len(PURPOSES) * 2, (Part("complained", "since", (0,), DAY),))

@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from features.catalog import Catalog
 from features.columns import VISITS, Kind
-from features.folds import DAY, decay, slugs, zero_where_missing
+from features.folds import DAY, slugs
 from features.importing import Bank
 from features.joins import Layout
-from features.schema import Column, Float64, State, View
+from features.row_plan import Part, Source
+from features.schema import Bool, Column, Float64, View
 from features.touches import Folding, Occurrence, Touch, fold_timeline
 
 NAME = "engagement"
@@ -35,19 +36,17 @@ MESSAGES_BACK = 5
 KEPT = (("visit", tuple(VISITS), VISITS_BACK), ("message", (Kind.SENT,), MESSAGES_BACK))
 """Of these the newest are kept one by one, with their channels; at equal times the later channel counts as newer."""
 
-CHANNEL_NAMES = (
-    *(f"{name}, decayed" for name, _, _ in SUMS),
-    *(f"days since {name.removesuffix('_at')}" for name, _ in LATEST),
+DERIVED_NAMES = (
     "share of visits",
     "response rate, smoothed",
     *(f"was visit {back} back" for back in range(1, VISITS_BACK + 1)),
     "unanswered messages",
 )
-_TAUS = np.array([tau for _, _, tau in SUMS])
-_COUNTS = slice(0, len(SUMS))
-_SINCE = slice(_COUNTS.stop, _COUNTS.stop + len(LATEST))
-_SHARE, _RATE, _UNANSWERED = _SINCE.stop, _SINCE.stop + 1, -1
-_WAS = slice(_RATE + 1, _RATE + 1 + VISITS_BACK)
+CHANNEL_NAMES = (
+    *(f"{name}, decayed" for name, _, _ in SUMS),
+    *(f"days since {name.removesuffix('_at')}" for name, _ in LATEST),
+    *DERIVED_NAMES,
+)
 CUSTOMER_NAMES = (
     "messages, decayed",
     "visits, decayed",
@@ -103,45 +102,35 @@ def states(bank: Bank) -> pa.Table:
     return fold_timeline(bank, view(bank.catalog), folding(bank.catalog))
 
 
-def channel_block(state: State, as_of: Float64, channels: int) -> Float64:
-    """Float64 [n, H, k], columns in the order of CHANNEL_NAMES; counts are 0 for a customer without events."""
-    count, split = len(state.at), channels * len(SUMS)
-    sums = state.numbers[:, :split].reshape(count, channels, len(SUMS))
-    latest = state.numbers[:, split : split + channels * len(LATEST)].reshape(count, channels, len(LATEST))
-    age = zero_where_missing(as_of - state.at)[:, None, None]
-    block = np.empty((count, channels, len(CHANNEL_NAMES)))
-    block[:, :, _COUNTS] = zero_where_missing(sums) * decay(age, _TAUS)
-    block[:, :, _SINCE] = (as_of[:, None, None] - latest) / DAY
-    sent, responded, visits = block[:, :, 0], block[:, :, 3], block[:, :, 5]
-    block[:, :, _SHARE] = (visits + 1.0 / max(channels, 1)) / (visits.sum(axis=1, keepdims=True) + 1.0)
-    block[:, :, _RATE] = (responded + PRIOR_RESPONSES) / (sent + PRIOR_MESSAGES)
-    each = np.arange(channels)
-    _, visited = _kept(state, "visit")
-    block[:, :, _WAS] = visited[:, None, :] == each[:, None]
-    sent_at, sent_by = _kept(state, "message")
-    waiting = ~(sent_at <= np.fmax.reduce(latest[:, :, 1], axis=1, initial=-np.inf)[:, None])  # [n, K]
-    (waiting[:, None, :] & (sent_by[:, None, :] == each[:, None])).sum(axis=2, out=block[:, :, _UNANSWERED])
-    return block
-
-
-def customer_block(state: State, as_of: Float64, block: Float64) -> Float64:
-    """Float64 [n, k], columns in the order of CUSTOMER_NAMES, from the channel block."""
-    times, _ = _kept(state, "visit")
-    told = np.empty((len(state.at), len(CUSTOMER_NAMES)))
-    block[:, :, 0].sum(axis=1, out=told[:, 0])
-    block[:, :, 5].sum(axis=1, out=told[:, 1])
-    since = told[:, 2 : 2 + VISITS_BACK]
-    np.divide(as_of[:, None] - times, DAY, out=since)
-    np.subtract(since[:, 1:], since[:, :-1], out=told[:, 2 + VISITS_BACK : -1])
-    block[:, :, _UNANSWERED].sum(axis=1, out=told[:, -1])
-    return told
-
-
-def _kept(state: State, which: str) -> tuple[Float64, Float64]:
-    """Times and channels [n, K] of the newest of a kind, newest first; NaN where there were fewer."""
-    start = state.numbers.shape[1] - sum(2 * most for _, _, most in KEPT)
+def source(channels: int) -> Source:
+    """Each of SUMS and LATEST over the channels, [n, H]; times and channels of the newest of each KEPT, [n, K]."""
+    sums, per = channels * len(SUMS), len(LATEST)
+    parts = [Part(name, "count", range(at, sums, len(SUMS)), tau) for at, (name, _, tau) in enumerate(SUMS)]
+    start = sums + channels * per
+    parts += [Part(name, "since", range(sums + at, start, per), DAY) for at, (name, _) in enumerate(LATEST)]
     for name, _, most in KEPT:
-        if name == which:
-            return state.numbers[:, start : start + 2 * most : 2], state.numbers[:, start + 1 : start + 2 * most : 2]
-        start += 2 * most
-    raise KeyError(which)
+        stop = start + 2 * most
+        parts += [Part(f"{name} was", "since", range(start, stop, 2), DAY)]
+        parts += [Part(f"{name} by", "number", range(start + 1, stop, 2))]
+        start = stop
+    return Source(NAME, TTL, start, tuple(parts))
+
+
+def waiting(responded_at: Float64, sent_at: Float64, sent_by: Bool) -> Float64:
+    """Float64 [n, H]: of the newest messages, those since which the customer has not responded on any channel.
+
+    responded_at: [n, H]; sent_at: [n, MESSAGES_BACK], seconds since 1970; sent_by: bool [n, MESSAGES_BACK, H].
+    """
+    answered = sent_at <= np.fmax.reduce(responded_at, axis=1, keepdims=True, initial=-np.inf)
+    unanswered = sent_by > answered[:, :, None]  # so it is, and not answered
+    return np.asarray(np.add.reduce(unanswered, axis=1, dtype=np.float64))
+
+
+def shares(visits: Float64, all_visits: Float64) -> Float64:
+    """Each channel's share of all visits, smoothed, [n, H]. visits: [n, H]; all_visits: [n, 1]."""
+    return np.asarray((visits + 1.0 / max(visits.shape[1], 1)) / (all_visits + 1.0))
+
+
+def rates(responded: Float64, sent: Float64) -> Float64:
+    """Responses per message, smoothed, [n, H]."""
+    return np.asarray((responded + PRIOR_RESPONSES) / (sent + PRIOR_MESSAGES))

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from features.catalog import Catalog
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Holding, Table
-from features.folds import encode, flat, fold, seconds, slugs, state_table, zero_where_missing
+from features.folds import DAY, FOREVER, encode, flat, fold, seconds, slugs, state_table, zero_where_missing
 from features.importing import Bank
+from features.row_plan import Part, Source
 from features.schema import Column, Float64, State, View
 
 NAME = "holdings"
@@ -43,14 +44,16 @@ def states(bank: Bank) -> pa.Table:
     return state_table(view(bank.catalog), ids.take(pa.array(folded.entity)), folded.at, folded.latest)
 
 
+def source(products: int) -> Source:
+    """`held`: 1 where held; a customer or product never seen is not. `opened`: the last opening. Both [n, P]."""
+    width = products * len(PARTS)
+    held, opened = range(0, width, len(PARTS)), range(1, width, len(PARTS))
+    return Source(NAME, TTL, width, (Part("held", "count", held, FOREVER), Part("opened", "since", opened, DAY)))
+
+
 def held(state: State, products: int) -> Float64:
     """1 where held, [n, P]; a customer or product never seen is not held."""
     return zero_where_missing(state.numbers.reshape(len(state.at), products, len(PARTS))[:, :, 0])
-
-
-def opened_at(state: State, products: int) -> Float64:
-    """Seconds since 1970 of the last opening, [n, P]; NaN = never."""
-    return state.numbers.reshape(len(state.at), products, len(PARTS))[:, :, 1]
 
 
 def told_at(state: State, products: int) -> Float64:

@@ -12,16 +12,16 @@ import pyarrow as pa
 
 from features.catalog import Catalog
 from features.columns import EVENT_TIMESTAMP, Holding
-from features.folds import DAY, FOREVER, decay, fold, seconds, slugs, state_table, zero_where_missing
+from features.folds import DAY, FOREVER, fold, seconds, slugs, state_table
 from features.importing import Bank
-from features.schema import MARKET_ID, MARKET_KEY, Column, Float64, State, View
+from features.row_plan import Part, Source
+from features.schema import MARKET_ID, MARKET_KEY, Column, Float64, View
 from features.takeups import take_ups
 
 NAME = "market"
 TTL = timedelta(days=730)
 HOUR = 3_600.0
 SUMS = (("taken_week", 7 * DAY), ("taken_month", 30 * DAY), ("taken_ever", FOREVER))
-_TAUS = np.array([tau for _, tau in SUMS])
 PRODUCT_NAMES = ("share of take-ups, 7 d", "share of take-ups, 30 d", "share of take-ups, ever")
 EVIDENCE = 1.0
 """Take-ups spread evenly over all products before any were seen, so that a share is never 0 / 0."""
@@ -48,12 +48,15 @@ def states(bank: Bank) -> pa.Table:
     return keyed.rename_columns([MARKET_KEY, *keyed.column_names[1:]])
 
 
-def product_block(state: State, as_of: Float64, products: int) -> Float64:
-    """Float64 [n, P, k], columns in the order of PRODUCT_NAMES: the products' shares of all take-ups."""
-    sums = zero_where_missing(state.numbers.reshape(len(state.at), products, len(SUMS)))
-    age = zero_where_missing(as_of - state.at)[:, None, None]
-    counts = sums * decay(age, _TAUS) + EVIDENCE / max(products, 1)
-    for position in range(len(SUMS)):
-        of_all = counts[:, :, position]  # one sum after the other: their digits depend on the order of adding
-        of_all /= of_all.sum(axis=1, keepdims=True)
-    return counts
+def source(products: int) -> Source:
+    """Each of SUMS over the products, [n, P]."""
+    width = products * len(SUMS)
+    parts = (Part(name, "count", range(at, width, len(SUMS)), tau) for at, (name, tau) in enumerate(SUMS))
+    return Source(NAME, TTL, width, tuple(parts))
+
+
+def to_shares(counts: Float64, products: int) -> None:
+    """Make decayed counts, float64 [n, len(SUMS) · P], the products' shares of all take-ups, where they stand."""
+    by_sum = counts.reshape(len(counts), len(SUMS), products, copy=False)
+    by_sum += EVIDENCE / max(products, 1)
+    by_sum /= np.add.reduce(by_sum, axis=2, keepdims=True)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from features.columns import CREATED_TIMESTAMP, CUSTOMER_ID, EVENT_TIMESTAMP, Table
 from features.folds import DAY, slugs
 from features.importing import Bank
+from features.row_plan import Part, Source
 from features.schema import Attribute, Bool, Column, Float64, RowSchema, State, View
 
 NAME = "profile"
@@ -79,18 +80,25 @@ def customer_names(attributes: Sequence[Attribute], words: Sequence[tuple[str, t
     return (*plain, *(f"{name} = {value}" for name, values in words for value in values))
 
 
-def customer_block(state: State, as_of: Float64, schema: RowSchema) -> Float64:
-    """Float64 [n, k], columns in the order of `customer_names`; dates become years before `as_of`."""
-    count, kinds, words = len(state.at), schema.plain_kinds, schema.word_places
-    numbers, width = len(kinds), sum(map(len, words))
-    # A column more than there are words: the mark of a text that is none of them, or missing.
-    block = np.zeros((count, numbers + width + 1))
-    block[:, :numbers] = state.numbers[:, :numbers]
-    for position, kind in enumerate(kinds):
-        if kind == "date":
-            block[:, position] = (as_of - state.numbers[:, position]) / YEAR
-    texts = state.texts[:, : len(words)].T.tolist()
-    if texts:
-        marks = [[places.get(text, width) for text in column] for places, column in zip(words, texts, strict=True)]
-        block[np.arange(count), np.array(marks) + numbers] = 1.0
-    return block[:, :-1]
+def source(schema: RowSchema) -> Source:
+    """One part per attribute that is no text, named by its place; dates become years ago."""
+    parts = tuple(
+        Part(f"{place}", "since", (place,), YEAR) if kind == "date" else Part(f"{place}", "number", (place,))
+        for place, kind in enumerate(schema.plain_kinds)
+    )
+    return Source(NAME, TTL, len(parts), parts)
+
+
+def marks(state: State, known: Bool, schema: RowSchema) -> Float64:
+    """Float64 [n, k], 1 where an attribute is the word of the column, in the order of `customer_names`.
+
+    known: bool [n], customers whose state says anything at the moment.
+    """
+    words = schema.word_places
+    block = np.zeros((len(state.at), sum(map(len, words))))
+    for row, (texts, said) in enumerate(zip(state.texts.tolist(), known.tolist(), strict=True)):
+        for places, text in zip(words, texts if said else (), strict=False):
+            place = places.get(text)
+            if place is not None:
+                block[row, place] = 1.0
+    return block

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import numpy as np
 import pyarrow as pa
 
 from features.catalog import Catalog
 from features.columns import Kind
-from features.folds import DAY, FOREVER, decay, slugs, zero_where_missing
+from features.folds import DAY, FOREVER, slugs
 from features.importing import Bank
 from features.joins import Layout
+from features.row_plan import Part, Source
 from features.schema import Column, Float64, State, View
 from features.touches import Folding, Occurrence, Touch, fold_timeline
 
@@ -26,7 +26,6 @@ SUMS = (
     ("offered", (Kind.DECIDED,), 30 * DAY),
 )
 LATEST = (("bought_at", BOUGHT), ("interest_at", INTEREST))
-_TAUS = np.array([tau for _, _, tau in SUMS])
 PRODUCT_NAMES = (
     "times bought",
     "bought lately",
@@ -35,7 +34,6 @@ PRODUCT_NAMES = (
     "days since bought",
     "days since interest",
 )
-TIMES_BOUGHT, SINCE_BOUGHT = PRODUCT_NAMES.index("times bought"), PRODUCT_NAMES.index("days since bought")
 CUSTOMER_NAMES = ("purchases ever", "days since last purchase")
 
 
@@ -67,15 +65,17 @@ def states(bank: Bank) -> pa.Table:
     return fold_timeline(bank, view(bank.catalog), folding(bank.catalog))
 
 
-def product_block(state: State, as_of: Float64, products: int) -> Float64:
-    """Float64 [n, P, k], columns in the order of PRODUCT_NAMES; counts are 0 for a customer without events."""
-    shape = (len(state.at), products, len(SUMS))
-    sums = state.numbers[:, : products * len(SUMS)].reshape(shape)
-    age = zero_where_missing(as_of - state.at)[:, None, None]
-    block = np.empty((len(state.at), products, len(PRODUCT_NAMES)))
-    block[:, :, : len(SUMS)] = zero_where_missing(sums) * decay(age, _TAUS)
-    block[:, :, len(SUMS) :] = (as_of[:, None, None] - _latest(state, products)) / DAY
-    return block
+def source(products: int) -> Source:
+    """Each of SUMS and LATEST over the products, [n, P]."""
+    sums = products * len(SUMS)
+    parts = (
+        *(Part(name, "count", range(at, sums, len(SUMS)), tau) for at, (name, _, tau) in enumerate(SUMS)),
+        *(
+            Part(name, "since", range(sums + at, sums + products * len(LATEST), len(LATEST)), DAY)
+            for at, (name, _) in enumerate(LATEST)
+        ),
+    )
+    return Source(NAME, TTL, sums + products * len(LATEST), parts)
 
 
 def bought_at(state: State, products: int) -> Float64:
@@ -85,15 +85,3 @@ def bought_at(state: State, products: int) -> Float64:
 
 def _latest(state: State, products: int) -> Float64:
     return state.numbers[:, products * len(SUMS) :].reshape(len(state.at), products, len(LATEST))
-
-
-def customer_block(block: Float64) -> Float64:
-    """Float64 [n, k], columns in the order of CUSTOMER_NAMES, from the product block."""
-    bought, since = block[:, :, TIMES_BOUGHT], block[:, :, SINCE_BOUGHT]
-    told = np.empty((len(block), len(CUSTOMER_NAMES)))
-    if bought.shape[1] == 0:
-        told[:] = (0.0, np.nan)
-        return told
-    bought.sum(axis=1, out=told[:, 0])
-    np.fmin.reduce(since, axis=1, out=told[:, 1])
-    return told

@@ -78,6 +78,10 @@ class State:
     numbers: Float64
     texts: Texts
 
+    def part(self, rows: slice) -> State:
+        """Some entities' states, which are not copied."""
+        return State(self.at[rows], self.numbers[rows], self.texts[rows])
+
     def take(self, index: npt.NDArray[np.int64]) -> State:
         return State(self.at[index], self.numbers[index], self.texts[index])
 
@@ -108,6 +112,11 @@ class RowSchema:
     def fingerprint(self) -> str:
         """SHA-256 over the canonical JSON: two schemas agree exactly when their fingerprints do."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @cached_property
+    def customer_places(self) -> Mapping[str, int]:
+        """The columns of the customer block by their names; of equal names the first."""
+        return {name: place for place, name in reversed(list(enumerate(self.customer_names)))}
 
     @cached_property
     def plain_kinds(self) -> tuple[AttributeKind, ...]:

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Table, Transaction
-from features.folds import DAY, FOREVER, decay, encode, fold, seconds, state_table
+from features.folds import DAY, FOREVER, encode, fold, seconds, state_table
 from features.importing import Bank
-from features.schema import Column, Float64, State, View
+from features.row_plan import Part, Source
+from features.schema import Column, View
 
 NAME = "transactions"
 TTL = timedelta(days=730)
@@ -28,7 +29,6 @@ SUMS = (
     *((f"spending_{bucket:02d}", 90 * DAY) for bucket in range(BUCKETS)),
 )
 LATEST = ("balance", "booked_at")
-_TAUS = np.array([tau for _, tau in SUMS])
 CUSTOMER_NAMES = (*(name for name, _ in SUMS), "net flow 30 d", "balance", "days since booking")
 
 
@@ -61,12 +61,9 @@ def states(bank: Bank) -> pa.Table:
     return state_table(view(), ids.take(pa.array(folded.entity)), folded.at, numbers)
 
 
-def customer_block(state: State, as_of: Float64) -> Float64:
-    """Float64 [n, k], columns in the order of CUSTOMER_NAMES: sums decayed to `as_of`, catalogue currency."""
+def source() -> Source:
+    """The sums one by one, `balance` and `booked`."""
+    parts = [Part(name, "sum", (place,), tau) for place, (name, tau) in enumerate(SUMS)]
     count = len(SUMS)
-    block = np.empty((len(state.at), len(CUSTOMER_NAMES)))
-    block[:, :count] = state.numbers[:, :count] * decay((as_of - state.at)[:, None], _TAUS)
-    block[:, count] = block[:, 0] - block[:, 1]
-    block[:, count + 1] = state.numbers[:, count]
-    block[:, count + 2] = (as_of - state.numbers[:, count + 1]) / DAY
-    return block
+    latest = (Part("balance", "number", (count,)), Part("booked", "since", (count + 1,), DAY))
+    return Source(NAME, TTL, count + len(LATEST), (*parts, *latest))

@@ -98,8 +98,14 @@ class Lottery:
     @property
     def propensities(self) -> Float64:
         """Float64 [K]: of the whole policy, the lottery of arms included."""
-        total = sum((share * self.chances(arm) for arm, share in self.arms.shares.items()), np.zeros(1))
-        return np.asarray(total / total.sum())
+        # What has no share adds nothing, to the last bit.
+        each = [
+            self.chances(arm) if share == 1 else share * self.chances(arm)
+            for arm, share in self.arms.shares.items()
+            if share > 0
+        ]
+        total = sum(each[1:], each[0])
+        return np.asarray(total / np.add.reduce(total))
 
 
 def business_as_usual(found: Offers, take_ups: Float64 | None, costs: Float64) -> int:

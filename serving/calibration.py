@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -95,37 +96,64 @@ class Calibration:
 
     def apply(self, probabilities: Float64) -> Float64:
         """Calibrated probabilities, float64 [n, m], of raw ones [n, m]; NaN (not available) stays NaN."""
-        mapped = self._mapped(probabilities)
-        return shifted(mapped, np.asarray(self.shifts)) if self.shifts else mapped
-
-    def _mapped(self, probabilities: Float64) -> Float64:
-        if self.kind == "temperature":
-            offsets = np.array([offset for offset, _ in self.by_candidate]) if self.by_candidate else 0.0
-            return sharpen(probabilities, self.parameters[0], offsets)
-        if self.kind in ("none", "identity") and not self.by_candidate:
-            return probabilities
-        logit = self._logit(probabilities)
-        if self.by_candidate:
-            offset, slope = np.asarray(self.by_candidate).T  # [m] each
-            logit = offset + slope * logit
         with np.errstate(invalid="ignore"):  # NaN in, NaN out
-            return np.asarray(np.exp(-np.logaddexp(0.0, -logit)))
+            return self.apply_known(probabilities)
+
+    @property
+    def alone(self) -> bool:
+        """Whether each probability is mapped whatever the others of its row are."""
+        return self.kind != "temperature"
+
+    def apply_known(self, probabilities: Float64) -> Float64:
+        """`apply`, where none is NaN."""
+        if self.kind == "temperature":
+            mapped = sharpen(probabilities, self.parameters[0], self._levels[0] if self.by_candidate else 0.0)
+        elif self.kind in ("none", "identity") and not self.by_candidate:
+            mapped = probabilities
+        else:
+            against = self._logit(probabilities)
+            if self.by_candidate:
+                offset, slope = self._against
+                against *= slope
+                against += offset
+            else:
+                np.negative(against, out=against)
+            mapped = _shares(against)
+        return shifted(mapped, self._shifts) if self.shifts else mapped
 
     def _logit(self, probabilities: Float64) -> Float64:
         """Logits of the map of all, [n, m]."""
-        terms = beta_terms(probabilities)
         if self.kind == "beta":
-            return np.asarray(self.parameters[2] + terms @ np.asarray(self.parameters[:2]))
-        logit: Float64 = terms.sum(axis=-1)
+            return np.asarray(self.parameters[2] + beta_terms(probabilities) @ np.asarray(self.parameters[:2]))
+        logit = logits(probabilities)
         if self.kind == "identity":
             return logit
         x, y = self._knots
-        beyond = np.minimum(logit - x[0], 0.0) + np.maximum(logit - x[-1], 0.0)
-        return np.asarray(np.interp(logit, x, y) + beyond)
+        inner = np.maximum(logit, self.parameters[0])
+        np.minimum(inner, self.parameters[len(x) - 1], out=inner)
+        beyond = np.subtract(logit, inner, out=logit)
+        beyond += np.interp(inner, x, y)
+        return beyond
 
-    @property
+    # What is made of the tuples is made once: of one customer's few numbers it would be the most of the work.
+
+    @cached_property
     def _knots(self) -> Float64:
         return np.asarray(self.parameters, dtype=np.float64).reshape(2, -1)
+
+    @cached_property
+    def _levels(self) -> Float64:
+        """Offsets and slopes by candidate, [2, m]."""
+        return np.ascontiguousarray(np.asarray(self.by_candidate, dtype=np.float64).T)
+
+    @cached_property
+    def _against(self) -> Float64:
+        """The same for the odds against a candidate, whose logarithm is the negative logit."""
+        return -self._levels
+
+    @cached_property
+    def _shifts(self) -> Float64:
+        return np.asarray(self.shifts, dtype=np.float64)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
@@ -149,15 +177,36 @@ IDENTITY = Calibration("identity", evidence="right as they are")
 
 def shifted(probabilities: Float64, shifts: Float64) -> Float64:
     """Probabilities [n, m] whose log-odds are moved by `shifts` [m] (or [n, m]); NaN stays NaN."""
-    logit = beta_terms(probabilities).sum(axis=-1) + shifts
     with np.errstate(invalid="ignore"):  # NaN in, NaN out
-        return np.asarray(np.exp(-np.logaddexp(0.0, -logit)))
+        return _shares(-(logits(probabilities) + shifts))
+
+
+def _shares(against: Float64) -> Float64:
+    """1 / (1 + exp(against)) without overflow, in the place of `against`."""
+    np.logaddexp(0.0, against, out=against)
+    np.negative(against, out=against)
+    return np.exp(against, out=against)
 
 
 def beta_terms(probabilities: Float64) -> Float64:
     """ln p and -ln(1 - p), stacked on a new last axis: covariates of beta calibration, which sum to the logit."""
-    inside = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
+    inside = _inside(probabilities)
     return np.stack([np.log(inside), -np.log1p(-inside)], axis=-1)
+
+
+def logits(probabilities: Float64) -> Float64:
+    """ln p - ln(1 - p), of the same shape: the sum of `beta_terms`, to the last bit."""
+    inside = _inside(probabilities)
+    logit = np.log(inside)
+    np.negative(inside, out=inside)
+    logit -= np.log1p(inside, out=inside)
+    return logit
+
+
+def _inside(probabilities: Float64) -> Float64:
+    """A copy of the probabilities, kept from 0 and 1, NaN as it is; as `np.clip`, which takes three times as long."""
+    inside = np.maximum(probabilities, SMALLEST)
+    return np.minimum(inside, 1 - SMALLEST, out=inside)
 
 
 def sharpen(probabilities: Float64, temperature: float, offsets: Float64 | float = 0.0) -> Float64:

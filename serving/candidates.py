@@ -47,11 +47,6 @@ class Offers:
     def __len__(self) -> int:
         return len(self.actions)
 
-    @property
-    def pairs(self) -> Int64:
-        """int64 [A, 2]: product and channel of each."""
-        return np.stack([self.product, self.channel], axis=1)
-
     def action(self, place: int) -> Action:
         """The action at a place, with its text."""
         made = self.actions[place]

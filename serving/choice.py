@@ -84,7 +84,7 @@ class ChoiceModel:
         A candidate whose utility is not finite is dropped and counted, never ranked. ArtefactError when the
         rows have another schema than the model.
         """
-        if rows.schema.fingerprint != self.row_schema.fingerprint:
+        if rows.schema is not self.row_schema and rows.schema.fingerprint != self.row_schema.fingerprint:
             raise ArtefactError(
                 f"{self.question.model} was trained on feature rows {self.row_schema.fingerprint[:12]}, however these "
                 f"rows are {rows.schema.fingerprint[:12]}; train again on the present features"
@@ -93,13 +93,19 @@ class ChoiceModel:
         if available.shape != wanted:
             raise ValueError(f"available is bool {wanted}, however its shape is {available.shape}")
         utilities = self.scorer.utilities(rows)  # [n, m + 1]
+        usable, clean, dropped = available, utilities, 0
         finite = np.isfinite(utilities)
-        usable = available & finite[:, :-1]
-        if self.question.outside:
-            usable &= finite[:, -1:]
-        raw = self.question.probabilities(np.where(finite, utilities, np.float32(0)), usable)
-        probabilities = np.clip(self.calibration.apply(raw), 0.0, 1.0)
-        return Scored(probabilities, utilities, dropped=int(available.sum() - usable.sum()))
+        if np.count_nonzero(finite) < finite.size:
+            usable = available & finite[:, :-1]
+            if self.question.outside:
+                usable &= finite[:, -1:]
+            clean = np.where(finite, utilities, np.float32(0))
+            dropped = int(available.sum() - usable.sum())
+        if self.calibration.alone:
+            mapped = self.calibration.apply_known(self.question.shares(clean, usable))
+        else:
+            mapped = self.calibration.apply(self.question.probabilities(clean, usable))
+        return Scored(np.where(usable, np.minimum(mapped, 1.0), np.nan), utilities, dropped)
 
     def save(self, folder: Path) -> None:
         """Write the model to `folder`, all of it or nothing; ArtefactError when something is there already."""

@@ -235,7 +235,11 @@ Walk: TypeAlias = Callable[..., None]
 
 def address(block: npt.NDArray[Any]) -> int:
     """Where the block's cells lie."""
-    return int(block.__array_interface__["data"][0])
+    held: Any = block
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(held))  # a fraction of the time that it takes to ask numpy
+    except (TypeError, ValueError):  # it is read-only, or empty
+        return int(block.ctypes.data)
 
 
 @cache

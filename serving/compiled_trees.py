@@ -63,6 +63,14 @@ class TreeWalk:
     def _walk(self) -> Walk:
         return kernel()
 
+    @cached_property
+    def _placed(self) -> list[tuple[int, int, int, int]]:
+        """Of each chunk its first candidate, where its nodes and starts lie, and how many trees there are."""
+        return [
+            (number * PLACES, address(nodes), address(starts), len(starts))
+            for number, (nodes, starts) in enumerate(self.chunks)
+        ]
+
     def sums(self, customer: Float32, candidates: Float32) -> Float64:
         """The sum of the trees' leaves, float64 [n, m]. customer: [n, C]; candidates: [n, m, K]."""
         n, m = len(customer), self.candidates
@@ -74,21 +82,21 @@ class TreeWalk:
         customer = np.ascontiguousarray(customer, dtype=np.float32)
         candidates = np.ascontiguousarray(candidates, dtype=np.float32)
         sums = np.empty((n, m))
-        for number, (nodes, starts) in enumerate(self.chunks):
-            first = number * PLACES
+        rows, columns, told = address(customer), address(candidates), address(sums)
+        for first, nodes, starts, trees in self._placed:
             self._walk(
                 n,
-                address(customer),
+                rows,
                 self.width,
-                address(candidates) + candidates.itemsize * first * self.depth,
+                columns + 4 * first * self.depth,
                 m * self.depth,
                 self.depth,
                 min(PLACES, m - first),
-                address(nodes),
-                address(starts),
-                len(starts),
+                nodes,
+                starts,
+                trees,
                 self.deepest,
-                address(sums) + sums.itemsize * first,
+                told + 8 * first,
                 m,
             )
         return sums

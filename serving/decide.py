@@ -40,6 +40,8 @@ from serving.scoring import Panel, Scores
 from serving.slate import Slate
 from serving.value import Worth, pressure
 
+_NOTHING = np.array([NO_CONTACT.value])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decider(Lookup):
@@ -142,9 +144,8 @@ class Decider(Lookup):
     ) -> Decision:
         """Draw among the offers and no contact; reasons are empty where there was no offer."""
         found, kept_back = self._released(ask, possible)
-        factors = self.worth.factors(
-            products.probabilities, channels.probabilities, found.pairs, pressure(look.rows), look.customer
-        )
+        scores = (products.probabilities, channels.probabilities)
+        factors = self.worth.factors_at(*scores, found.product, found.channel, pressure(look.rows), look.customer)
         values = self.worth.total(factors)  # [A]
         lots, arm = self._lottery(ask, found, values)
         in_arm, propensities = lots.chances(arm), lots.propensities  # [A + 1] each
@@ -200,8 +201,8 @@ class Decider(Lookup):
         if ask.purpose == Purpose.MANDATORY:
             best = greedy(values) if len(values) else np.empty(0)
             return Lottery(AGENT, np.append(best, 0.0 if len(values) else 1.0), len(found)), "agent"
-        net = values - self._opportunity(ask, found)
-        agent = self.policy.propensities(np.append(net, NO_CONTACT.value), NO_CONTACT.value)
+        net = values - self._opportunity(ask, found) if self.prices else values
+        agent = self.policy.propensities(np.concatenate((net, _NOTHING)), NO_CONTACT.value)
         if ask.purpose != Purpose.MARKETING:
             return Lottery(AGENT, agent, len(found)), "agent"
         arms = self.worth.declared.arms

@@ -66,9 +66,15 @@ class Policy:
 
     def propensities(self, values: Float64, no_contact: float = 0.0) -> Float64:
         """Float64 [K] that sums to 1; values: float64 [K], finite, one unit; no_contact: the value of no contact."""
-        gap = gaps(values)
-        gain = float(values.max()) - no_contact
+        top = _top(values)
+        gap, gain = top - values, top - no_contact
         floor = self.floor(len(values))
+        if self.loss_budget == np.inf:  # S is everything and m is 1
+            mixed = self._base(gap, gain)
+            mixed *= max(1.0 - len(values) * floor, 0.0)
+            mixed += floor
+            mixed /= np.add.reduce(mixed)
+            return mixed
         explored = self._explored(gap, floor)
         kept = gap[explored]  # [S]
         rest = max(1.0 - len(kept) * floor, 0.0)
@@ -83,8 +89,6 @@ class Policy:
 
     def _explored(self, gap: Float64, floor: float) -> Bool:
         """Bool [K]: the best actions, as many as the budget lets have the floor."""
-        if self.loss_budget == np.inf:
-            return np.ones(len(gap), dtype=np.bool_)
         order = np.argsort(gap, kind="stable")
         with np.errstate(invalid="ignore"):  # a floor of 0 costs nothing, whatever the gap
             spent = np.cumsum(floor * gap[order] if floor > 0 else np.zeros(len(gap)))
@@ -98,23 +102,27 @@ class Policy:
             return _best(gap)
         with np.errstate(over="ignore"):  # a gap that is infinitely many temperatures wide weighs nothing
             if self.method == "softmax":
-                weight = np.exp(-gap / gain / self.temperature)
-                return np.asarray(weight / weight.sum())
+                weight = gap / -gain
+                weight /= self.temperature
+                np.exp(weight, out=weight)
+                weight /= np.add.reduce(weight)
+                return np.asarray(weight)
             base = 1.0 / (len(gap) + self.gamma * (gap / gain))
         base[int(np.argmin(gap))] += 1.0 - base.sum()
         return np.asarray(base)
 
 
-def gaps(values: Float64) -> Float64:
-    """Float64 [K], >= 0: how far each value lies below the best; ValueError unless all are finite."""
-    if not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"propensities need at least one value, all finite, however they are {values}")
-    return np.asarray(values.max() - values)
-
-
 def greedy(values: Float64) -> Float64:
-    """Float64 [K]: all on the best, evenly where several are; the choice where nothing may be explored."""
-    return _best(gaps(values))
+    """Float64 [K]: all on the best, evenly where several are; the choice where nothing may be explored. ValueError
+    unless all values are finite."""
+    return _best(_top(values) - values)
+
+
+def _top(values: Float64) -> float:
+    """The best value; ValueError unless all are finite."""
+    if not len(values) or np.count_nonzero(np.isfinite(values)) < len(values):
+        raise ValueError(f"propensities need at least one value, all finite, however they are {values}")
+    return float(np.maximum.reduce(values))
 
 
 def _best(gap: Float64) -> Float64:
@@ -124,7 +132,7 @@ def _best(gap: Float64) -> Float64:
 
 def draw(propensities: Float64, decision_id: str) -> int:
     """The index drawn for this decision: the same id always draws the same, so that a decision can be replayed."""
-    return int(np.searchsorted(_steps(propensities), uniform(f"action\x00{decision_id}"), side="right"))
+    return int(_steps(propensities).searchsorted(uniform(f"action\x00{decision_id}"), side="right"))
 
 
 def uniform(text: str) -> float:
@@ -134,8 +142,8 @@ def uniform(text: str) -> float:
 
 
 def _steps(propensities: Float64) -> Float64:
-    steps: Float64 = np.cumsum(propensities)
+    steps: Float64 = np.add.accumulate(propensities)
     # Rounding may leave the last step just below 1; an index beyond the end must be impossible, and so must an
     # action of probability zero at the end.
-    steps[int(np.flatnonzero(propensities)[-1]) :] = 1.0
+    steps[-1 if propensities[-1] else int(np.flatnonzero(propensities)[-1]) :] = 1.0
     return steps

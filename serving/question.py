@@ -17,6 +17,7 @@ from features.schema import Bool, Float32, Float64
 
 Block = Literal["product", "channel"]
 Link = Literal["joint", "each"]
+_LEAST = -np.finfo(np.float64).max
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,18 @@ class Question:
 
         utilities: [n, m + 1], finite, the outside option last. available: bool [n, m].
         """
+        return np.where(available, self.shares(utilities, available), np.nan)
+
+    def shares(self, utilities: Float32 | Float64, available: Bool) -> Float64:
+        """`probabilities`, with any number in [0, 1] where a candidate is not available."""
         if self.link == "each":
-            gap = utilities[:, :-1].astype(np.float64) - utilities[:, -1:]  # [n, m]
-            shares = np.exp(-np.logaddexp(0.0, -gap))  # 1 / (1 + exp(-gap)) without overflow
-        else:
-            outside = np.full((len(available), 1), self.outside)
-            options = np.concatenate([available, outside], axis=1)  # [n, m + 1]
-            shares = np.exp(masked_log_softmax(utilities, options)[:, :-1])
-        return np.where(available, shares, np.nan)
+            behind = np.subtract(utilities[:, -1:], utilities[:, :-1], dtype=np.float64)  # [n, m]
+            shares = np.logaddexp(0.0, behind, out=behind)
+            return np.exp(np.negative(shares, out=shares), out=shares)  # 1 / (1 + exp(behind)) without overflow
+        options = np.empty(utilities.shape, dtype=np.bool_)  # [n, m + 1]
+        options[:, :-1] = available
+        options[:, -1] = self.outside
+        return np.asarray(np.exp(masked_log_softmax(utilities, options)[:, :-1]))
 
 
 def masked_log_softmax(utilities: Float32 | Float64, available: Bool) -> Float64:
@@ -78,7 +83,8 @@ def masked_log_softmax(utilities: Float32 | Float64, available: Bool) -> Float64
     Utilities and availability have the same shape [n, k]; a row with nothing available is -inf throughout.
     """
     masked = np.where(available, utilities.astype(np.float64), -np.inf)
-    top = masked.max(axis=1, keepdims=True, initial=-np.inf)
-    top = np.where(np.isfinite(top), top, 0.0)
-    total = np.exp(masked - top).sum(axis=1, keepdims=True)  # at least 1, except where nothing is available
-    return np.where(available, masked - top - np.log(np.where(total > 0, total, 1.0)), -np.inf)
+    masked -= np.maximum.reduce(masked, axis=1, keepdims=True, initial=_LEAST)  # -inf stays what is not available
+    # At least 1, for the best option alone, except where nothing is available.
+    total = np.add.reduce(np.exp(masked), axis=1, keepdims=True)
+    masked -= np.log(np.maximum(total, 1.0, out=total), out=total)
+    return masked

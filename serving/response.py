@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from features.evidence import Evidence
-from features.schema import Float64, Rows, RowSchema
+from features.schema import Bool, Float64, Rows, RowSchema
 from serving.choice import ChoiceModel
 from serving.scoring import STATIC, Panel, Source
 
@@ -77,20 +78,45 @@ def opt_out_rates(evidence: Evidence, declared: float) -> Float64:
     return np.asarray((OPT_OUT_MESSAGES * declared + evidence.opted_out) / (OPT_OUT_MESSAGES + evidence.sent))
 
 
-def smoothed(products: Float64, take_ups: Float64, start: float, propensity: float | None) -> Float64:
-    """Float64 [P]: (SE·SP + ME·P) / (SE + ME), NaN where P is.
+@dataclass(frozen=True)
+class Smoothing:
+    """(SE·SP + ME·P) / (SE + ME) for one customer after the other.
 
-    take_ups: [P], ME. start: SE. propensity: SP; None: the mean over this customer's products that have evidence of at
-    least SE, and P itself where there are none.
+    take_ups: float64 [P], ME. start: SE. propensity: SP; None: the mean over this customer's products that have
+    evidence of at least SE, and P itself where there are none.
     """
-    if propensity is None:
-        seen = products[np.isfinite(products) & (take_ups >= start) & (take_ups > 0)]
-        if not len(seen):
-            return products
-        propensity = float(seen.mean())
-    weight = start + take_ups
-    mixed = (start * propensity + take_ups * products) / np.where(weight > 0, weight, 1.0)
-    return np.where(np.isnan(products), np.nan, np.where(weight > 0, mixed, products))
+
+    take_ups: Float64
+    start: float
+    propensity: float | None
+
+    @cached_property
+    def _trusted(self) -> Bool:
+        return np.asarray((self.take_ups >= self.start) & (self.take_ups > 0))
+
+    @cached_property
+    def _weighed(self) -> tuple[Float64, Bool | None]:
+        """What to divide by, and where there is anything to divide by; None: everywhere."""
+        weight = self.start + self.take_ups
+        some: Bool = weight > 0
+        return np.where(some, weight, 1.0), None if some.all() else some
+
+    def __call__(self, products: Float64) -> Float64:
+        """Float64 [P], NaN where P is. products: [P], P, of one customer."""
+        propensity = self.propensity
+        if propensity is None:
+            seen = products[self._trusted & np.isfinite(products)]
+            if not len(seen):
+                return products
+            propensity = float(np.add.reduce(seen) / len(seen))
+        weight, some = self._weighed
+        mixed: Float64 = (self.start * propensity + self.take_ups * products) / weight
+        return mixed if some is None else np.where(some, mixed, products)
+
+
+def smoothed(products: Float64, take_ups: Float64, start: float, propensity: float | None) -> Float64:
+    """`Smoothing` of one customer's products, float64 [P]."""
+    return Smoothing(take_ups, start, propensity)(products)
 
 
 def _shrunk(seen: Float64, expected: Float64, mean: Float64, strength: float) -> Float64:

@@ -156,9 +156,9 @@ def _offers(decider: Decider, ask: Ask, look: Look, given: _Given, channels: Boo
 
 def _worth_of_offers(decider: Decider, look: Look, found: Offers, products: Scores, channels: Scores) -> Float64:
     """Float64 [A]: what each offer is expected to be worth."""
-    return decider.worth.expected(
-        products.probabilities, channels.probabilities, found.pairs, pressure(look.rows), look.customer
-    )
+    scores = (products.probabilities, channels.probabilities)
+    worth, customer = decider.worth, look.customer
+    return worth.total(worth.factors_at(*scores, found.product, found.channel, pressure(look.rows), customer))
 
 
 def _worth_of_reaching(decider: Decider, given: _Given, found: Offers, scores: Scores) -> Float64:

@@ -77,9 +77,14 @@ class Layout:
     def candidates(self, rows: Rows) -> Float32:
         """The block of the candidates in the question's order, float32 [n, m, K]."""
         block = rows.product if self.block == "product" else rows.channel
-        if self.positions == tuple(range(block.shape[1])):
+        if self._first == block.shape[1]:
             return block
         return block[:, list(self.positions)]
+
+    @cached_property
+    def _first(self) -> int:
+        """How many of a block's candidates these are where they are its first ones in order; -1 where they are not."""
+        return len(self.positions) if self.positions == tuple(range(len(self.positions))) else -1
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -168,7 +173,8 @@ class LightGBMScorer:
     def utilities(self, rows: Rows) -> Float32:
         """Log-utilities, float32 [n, m + 1], the outside option last."""
         customer, candidates = self.layout.customer(rows), self.layout.candidates(rows)
-        utilities = np.tile(self.prior, (len(rows), 1))  # [n, m + 1]
+        utilities = np.empty((len(rows), len(self.prior)), dtype=np.float32)  # [n, m + 1]
+        utilities[:] = self.prior
         utilities[:, :-1] += self._sums(customer, candidates)
         return utilities
 

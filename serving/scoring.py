@@ -83,7 +83,7 @@ class Panel:
 
     def score(self, rows_of: Callable[[RowSchema], Rows], available: Bool) -> Scores:
         """Scores of the single customer behind `rows_of`; available: bool [m] over `candidates`."""
-        if not available.any():
+        if not np.count_nonzero(available):
             return Scores(np.full(len(self.candidates), np.nan), STATIC, (), self.missing)
         degraded = list(self.missing)
         for source in self.sources:
@@ -94,23 +94,35 @@ class Panel:
                 log.warning("%s %s failed", source.name, self.question, exc_info=True)
                 degraded.append(f"{source.name} of {self.question} failed ({type(error).__name__})")
                 continue
-            usable = available & np.isfinite(raw) & (raw >= 0) & (raw <= 1)
-            if usable.any():
-                dropped = [self.candidates[i] for i in np.flatnonzero(available & ~usable)]
+            dropped = self._lost(raw, available)
+            if len(dropped) < np.count_nonzero(available):
                 degraded += [source.note] if source.note else []
-                return Scores(np.where(usable, raw, np.nan), source.version, tuple(dropped), tuple(degraded))
+                return Scores(raw, source.version, dropped, tuple(degraded))
             degraded.append(f"{source.name} of {self.question} gave no usable score")
         degraded.append(f"{self.question} uses the static rule: all candidates alike")
         return Scores(self._static(available), STATIC, (), tuple(degraded))
 
+    def _lost(self, raw: Float64, available: Bool) -> tuple[str, ...]:
+        """Make NaN what is no probability, or was not asked for [m]; the available candidates that it was."""
+        dropped = []
+        # A customer has few candidates: a look at each is less than the calls that look at all of them.
+        for place, (score, asked) in enumerate(zip(raw.tolist(), available.tolist(), strict=True)):
+            if not (asked and 0.0 <= score <= 1.0):
+                raw[place] = np.nan
+                dropped += [self.candidates[place]] if asked else []
+        return tuple(dropped)
+
     def _ask(self, source: Source, rows_of: Callable[[RowSchema], Rows], available: Bool) -> Float64:
-        """Float64 [m] over this panel's candidates; NaN for those that the source does not know."""
+        """Float64 [m] over this panel's candidates, a copy; NaN for those that the source does not know."""
         known = _positions(source.candidates, self.candidates)  # [source's m], position in ours
-        if not available[known].any():
+        asked = available if known is None else available[known]
+        if not np.count_nonzero(asked):
             return np.full(len(self.candidates), np.nan)
-        answer = source.model.probabilities(rows_of(source.model.row_schema), available[known][None, :])
-        if answer.shape != (1, len(known)):
-            raise ValueError(f"{source.name} answered in shape {answer.shape}, expected {(1, len(known))}")
+        answer = source.model.probabilities(rows_of(source.model.row_schema), asked[None, :])
+        if answer.shape != (1, len(asked)):
+            raise ValueError(f"{source.name} answered in shape {answer.shape}, expected {(1, len(asked))}")
+        if known is None:
+            return np.array(answer[0], dtype=np.float64)
         raw = np.full(len(self.candidates), np.nan)
         raw[known] = answer[0]
         return raw
@@ -121,7 +133,9 @@ class Panel:
 
 
 @lru_cache(maxsize=256)
-def _positions(names: tuple[str, ...], among: tuple[str, ...]) -> Int64:
-    """int64 [m]; models and catalogues are few."""
+def _positions(names: tuple[str, ...], among: tuple[str, ...]) -> Int64 | None:
+    """int64 [m], None where they are the same; models and catalogues are few."""
+    if names == among:
+        return None
     place = {name: position for position, name in enumerate(among)}
     return np.array([place[name] for name in names], dtype=np.int64)

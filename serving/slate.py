@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, overload
-
-import numpy as np
 
 from features.schema import Float64
 from serving.candidates import Offers
 from serving.decision import NO_CONTACT, Action, Candidate, Columns
 from serving.value import Factors
+
+_VALUE = itemgetter(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +48,23 @@ class Slate(Columns):
         """Where the best offer of the drawn product on each channel stands, in catalogue order."""
         found: dict[str, int] = {}
         if self.drawn < len(self.offers):
-            for place in np.flatnonzero(self.offers.product == self.offers.product[self.drawn]).tolist():
-                channel = self.offers.actions[place].channel
-                if channel not in found or self.values[place] > self.values[found[channel]]:
-                    found[channel] = place
+            values, product = self.values, self.offers.product
+            (places,) = (product == product[self.drawn]).nonzero()
+            for place, action in zip(places.tolist(), self.offers.actions.take(places).tolist(), strict=True):
+                best = found.get(action.channel)
+                if best is None or values[place] > values[best]:
+                    found[action.channel] = place
         return found
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
         """Other channels for the drawn product, by their best content's value."""
-        values = self.values
-        others = [channel for channel in self.ways if self.action is not None and channel != self.action.channel]
-        return tuple(sorted(others, key=lambda channel: -values[self.ways[channel]]))
+        if self.action is None:
+            return ()
+        chosen = self.action.channel
+        # Sorting keeps the order of equals, so also of those that are turned around.
+        others = [(-self.values[place], channel) for channel, place in self.ways.items() if channel != chosen]
+        return tuple([channel for _, channel in sorted(others, key=_VALUE)])
 
     def says(self, channel: str) -> Action | None:
         return self.offers.action(self.ways[channel]) if channel in self.ways else None

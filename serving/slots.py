@@ -24,6 +24,7 @@ from serving.decision import Action, Removed
 from serving.segments import GSM_ALONE, UCS2_ALONE, is_plain, septets, units
 
 _KEPT_TEXTS = 8_192
+_KEPT_WIDTHS = 512
 _WITHOUT_LIMIT = 1 << 40
 _LONGEST_ESCAPE = 5
 """Characters that escaping makes of one, as in &#34; for a quotation mark."""
@@ -52,6 +53,7 @@ class Slots:
         self._catalog = catalog  # it stays, and so do the objects that the cache of slots names by their addresses
         self._places: dict[int, _Place] = {}
         self._write = lru_cache(_KEPT_TEXTS)(self._written)
+        self._unsure = lru_cache(_KEPT_WIDTHS)(self._not_sure)
         products: list[int] = []
         channels: list[int] = []
         outcomes: list[Action | Removed | Draft] = []
@@ -66,21 +68,24 @@ class Slots:
         self._outcome = np.empty(len(outcomes), dtype=object)
         self._outcome[:] = outcomes
         self._fallen: Bool = np.array([isinstance(one, Removed) for one in outcomes], dtype=np.bool_)
+        self._some_fell = bool(self._fallen.any())
         self._measure()
 
     def offers(self, products: Bool, channels: Bool, customer: Mapping[str, Value]) -> tuple[Offers, list[Removed]]:
         """Every possible action over products [P] and channels [H] that are True, in order, and what fell out."""
-        at = np.flatnonzero(products[self.product] & channels[self.channel])
-        outcome, fallen = self._outcome[at], self._fallen[at]
-        if self._places:
-            for place in np.flatnonzero(~self._sure(at, customer)).tolist():
+        at = (products.take(self.product) & channels.take(self.channel)).nonzero()[0]
+        outcome = self._outcome.take(at)
+        unsure = self._unsure(tuple([_needed(names, customer) for names in self._prints])) if self._places else None
+        if unsure is not None or self._some_fell:
+            fallen = self._fallen.take(at)
+            for place in () if unsure is None else unsure.take(at).nonzero()[0].tolist():
                 outcome[place] = made = self.text(int(at[place]), customer)
                 fallen[place] = isinstance(made, Removed)
-        if fallen.any():
-            left = ~fallen
-            removed: list[Removed] = outcome[fallen].tolist()
-            return Offers(outcome[left], self.product[at[left]], self.channel[at[left]], customer), removed
-        return Offers(outcome, self.product[at], self.channel[at], customer), []
+            if fallen.any():
+                left = ~fallen
+                removed: list[Removed] = outcome[fallen].tolist()
+                return Offers(outcome[left], self.product[at[left]], self.channel[at[left]], customer), removed
+        return Offers(outcome, self.product.take(at), self.channel.take(at), customer), []
 
     def text(self, slot: int, customer: Mapping[str, Value]) -> Action | Removed:
         """The action of a slot with its text for this customer, or why there is none."""
@@ -128,13 +133,13 @@ class Slots:
                 self._printed[slot] = self._prints.index(place.prints)
                 self._room[:, slot] = (-1, -1) if isinstance(made, Removed) else _room(made.text or "", place.channel)
 
-    def _sure(self, at: Int64, customer: Mapping[str, Value]) -> Bool:
-        """Bool [k]: slots `at` whose text is the same for everybody, or surely possible for this customer."""
-        needed = [_needed(names, customer) for names in self._prints]
+    def _not_sure(self, needed: tuple[tuple[int, bool], ...]) -> Bool | None:
+        """Bool [S]: slots whose text may be impossible for a customer with such words, one of `needed` for each of
+        `_prints`; None: there are none. A text that is the same for everybody is sure."""
         width = np.array([*(width for width, _ in needed), 0], dtype=np.int64)
         plain = np.array([*(int(plain) for _, plain in needed), 0], dtype=np.int64)
-        printed = self._printed[at]
-        return np.asarray(self._room[plain[printed], at] >= width[printed])
+        unsure: Bool = self._room[plain[self._printed], np.arange(len(self._printed))] < width[self._printed]
+        return unsure if unsure.any() else None
 
 
 def _needed(names: tuple[str, ...], customer: Mapping[str, Value]) -> tuple[int, bool]:

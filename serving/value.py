@@ -12,8 +12,8 @@ can be switched off: then it no longer tells actions apart, while the unit stays
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -24,7 +24,7 @@ from features.arbitration import Declared, Weight
 from features.catalog import Catalog, Channel, Product
 from features.evidence import Evidence
 from features.schema import Float64, Int64, Rows
-from serving.response import Rates, opt_out_rates, responses, smoothed
+from serving.response import Rates, Smoothing, opt_out_rates, responses
 
 Pairs: TypeAlias = Sequence[tuple[int, int]] | Int64
 """[A, 2], positions of products and of channels in the catalogue."""
@@ -55,22 +55,27 @@ class Factors:
         if not len(self.propensity):
             return np.empty(0)
 
-        def alike(name: str, values: Float64) -> Float64:
-            return np.full(len(values), values.mean()) if name in off else values
+        of = self._without(off) if off else self
+        taken = of.propensity * of.channel
+        taken *= of.response
+        np.minimum(taken, 1.0, out=taken)
+        total = taken * of.value
+        for weight in (of.context, of.lever):
+            total *= weight
+        for amount in (of.cost, of.fatigue):
+            total -= amount
+        taken *= of.benefit
+        taken -= of.disturbance
+        total += taken
+        return total
 
-        def neutral(name: str, values: Float64, instead: float) -> Float64:
-            return np.full(len(values), instead) if name in off else values
-
-        taken = (
-            alike("propensity", self.propensity)
-            * alike("channel", self.channel)
-            * neutral("response", self.response, 1.0)
-        )
-        taken = np.minimum(taken, 1.0)
-        gain = taken * alike("value", self.value)
-        gain = gain * neutral("context", self.context, 1.0) * neutral("lever", self.lever, 1.0)
-        bank = gain - neutral("cost", self.cost, 0.0) - neutral("fatigue", self.fatigue, 0.0)
-        return np.asarray(bank + neutral("customer", taken * self.benefit - self.disturbance, 0.0))
+    def _without(self, off: Collection[str]) -> Factors:
+        count = len(self.propensity)
+        means = {name: np.full(count, getattr(self, name).mean()) for name in ("propensity", "channel", "value")}
+        neutral = {**dict.fromkeys(("response", "context", "lever"), 1.0), **dict.fromkeys(("cost", "fatigue"), 0.0)}
+        instead = means | {name: np.full(count, number) for name, number in neutral.items()}
+        sides = dict.fromkeys(("benefit", "disturbance"), np.zeros(count)) if "customer" in off else {}
+        return replace(self, **{name: instead[name] for name in off if name in instead}, **sides)
 
     def rows(self) -> list[dict[str, float]]:
         """The factors of each action, by name."""
@@ -149,24 +154,39 @@ class Worth:
         attributes for context weights.
         """
         product, channel = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T  # each [A]
-        rules = self.declared.arbitration
-        in_money = 0.0 if self.unit == "take-ups" else 1.0  # an amount in money is no number of take-ups
-        reachability = _amount(rules.reachability, REACHABILITY_SHARE, self.usual, in_money)
-        disturbance = _amount(rules.disturbance, DISTURBANCE_SHARE, self.usual, in_money)
-        if self.take_ups is not None:
-            products = smoothed(products, self.take_ups, rules.start_evidence, rules.start_propensity)
-        tired = np.minimum(self.opt_out * (1.0 + rules.opt_out_growth * pressure), 1.0)  # [H]
+        return self.factors_at(products, channels, product, channel, pressure, customer)
+
+    def factors_at(
+        self,
+        products: Float64,
+        channels: Float64,
+        product: Int64,
+        channel: Int64,
+        pressure: float = 0.0,
+        customer: Mapping[str, object] | None = None,
+    ) -> Factors:
+        """`factors`, of pairs by column: product, channel: int64 [A]."""
+        growth = self.declared.arbitration.opt_out_growth
+        tired = self.opt_out * (1.0 + growth * pressure)  # [H]
+        np.minimum(tired, 1.0, out=tired)
+        tired *= self._reachability
+        pair = product * len(self.costs)
+        pair += channel
+        response, value, lever, cost, benefit, disturbance, context = self._fixed.take(pair, axis=1)
+        for weight, factor in self._of_customers:
+            if _fits_customer(weight, customer or {}):
+                context *= factor.take(pair)
         return Factors(
-            propensity=products[product],
-            channel=channels[channel],
-            response=self.response[product, channel],
-            value=self.margins[product],
-            context=self._weights(product, channel, customer or {}, context=True),
-            lever=self._weights(product, channel, {}, context=False),
-            cost=self.costs[channel],
-            fatigue=tired[channel] * reachability,
-            benefit=self.margins[product] * rules.benefit_share * in_money,
-            disturbance=np.full(len(product), disturbance),
+            propensity=self._trusted(products).take(product),
+            channel=channels.take(channel),
+            response=response,
+            value=value,
+            context=context,
+            lever=lever,
+            cost=cost,
+            fatigue=tired.take(channel),
+            benefit=benefit,
+            disturbance=disturbance,
         )
 
     def total(self, factors: Factors) -> Float64:
@@ -190,23 +210,50 @@ class Worth:
         return float(np.mean(self.margins)) if len(self.margins) else 0.0
 
     @cached_property
-    def _factor_of(self) -> list[tuple[Weight, Float64]]:
-        """Each declared weight with what it multiplies every product by on every channel: float64 [P, H]."""
-        products, channels = self.catalog.products, self.catalog.channels
+    def _in_money(self) -> float:
+        """An amount in money is no number of take-ups."""
+        return 0.0 if self.unit == "take-ups" else 1.0
+
+    @cached_property
+    def _reachability(self) -> float:
+        return _amount(self.declared.arbitration.reachability, REACHABILITY_SHARE, self.usual, self._in_money)
+
+    @cached_property
+    def _trusted(self) -> Callable[[Float64], Float64]:
+        """A customer's probabilities [P] as far as there is evidence for them, [P]."""
+        rules = self.declared.arbitration
+        if self.take_ups is None:
+            return lambda products: products
+        return Smoothing(self.take_ups, rules.start_evidence, rules.start_propensity)
+
+    @cached_property
+    def _fixed(self) -> Float64:
+        """What is the same for every customer: response, value, lever, cost, benefit, disturbance, and a context that
+        weighs nothing; float64 [7, P · H], found once instead of per decision."""
+        rules = self.declared.arbitration
+        shape = (len(self.margins), len(self.costs))
+        margins = self.margins[:, None]
+        lever = np.ones(shape)
+        for weight in self.declared.weights:
+            if weight.attribute is None:
+                lever *= self._factor(weight)
+        disturbance = _amount(rules.disturbance, DISTURBANCE_SHARE, self.usual, self._in_money)
+        benefit = margins * rules.benefit_share * self._in_money
+        each = (self.response, margins, lever, self.costs[None, :], benefit, np.asarray(disturbance), np.ones(()))
+        return np.stack([np.broadcast_to(one, shape).ravel() for one in each])
+
+    @cached_property
+    def _of_customers(self) -> list[tuple[Weight, Float64]]:
+        """Each declared weight of some customers with what it multiplies: float64 [P · H]."""
         return [
-            (
-                weight,
-                np.array([[weight.weight if _fits(weight, one, via) else 1.0 for via in channels] for one in products]),
-            )
-            for weight in self.declared.weights
+            (weight, self._factor(weight).ravel()) for weight in self.declared.weights if weight.attribute is not None
         ]
 
-    def _weights(self, product: Int64, channel: Int64, customer: Mapping[str, object], context: bool) -> Float64:
-        total = np.ones(len(product))
-        for weight, factor in self._factor_of:
-            if (weight.attribute is not None) == context and _fits_customer(weight, customer):
-                total *= factor[product, channel]
-        return total
+    def _factor(self, weight: Weight) -> Float64:
+        """What a weight multiplies every product by on every channel: float64 [P, H]."""
+        products, channels = self.catalog.products, self.catalog.channels
+        fits = [[weight.weight if _fits(weight, one, via) else 1.0 for via in channels] for one in products]
+        return np.array(fits, dtype=np.float64).reshape(len(products), len(channels))
 
 
 def _fits(weight: Weight, offered: Product, via: Channel) -> bool:
@@ -216,7 +263,7 @@ def _fits(weight: Weight, offered: Product, via: Channel) -> bool:
 
 def pressure(rows: Rows) -> float:
     """Messages to the single customer in `rows`, each counting less by the day: about those of the last month."""
-    messages = float(rows.customer[0, rows.schema.customer_names.index(MESSAGES)])
+    messages = float(rows.customer[0, rows.schema.customer_places[MESSAGES]])
     return messages if messages > 0 else 0.0  # NaN: never written to
 
 

@@ -84,7 +84,8 @@ def test_only_what_may_be_offered_is_there_and_in_the_catalogues_order() -> None
         .offers(np.array([False, True]), np.array([True, False, False, True]), CUSTOMERS[0])
     )
     assert {one.product_id for one in found.actions} == {"loan"}
-    assert found.pairs.tolist() == sorted(found.pairs.tolist())
+    pairs = list(zip(found.product.tolist(), found.channel.tolist(), strict=True))
+    assert pairs == sorted(pairs)
     assert set(found.channel.tolist()) == {0, 3}
 
 
