@@ -87,6 +87,16 @@ class Catalog:
     def channel_ids(self) -> tuple[str, ...]:
         return tuple(channel.id for channel in self.channels)
 
+    @cached_property
+    def quiet_hours(self) -> Mapping[str, tuple[str, str] | None]:
+        """Channel → its quiet hours, None without."""
+        return {channel.id: channel.quiet_hours for channel in self.channels}
+
+    @cached_property
+    def inbound(self) -> frozenset[str]:
+        """Channels that customers come by and nothing is sent on."""
+        return frozenset(channel.id for channel in self.channels if channel.direction == "inbound")
+
 
 def load_catalog(path: Path) -> Catalog:
     """Read a `catalog.toml`. Raises BankDataError with every problem, notes left out, when one is an error."""

@@ -127,6 +127,10 @@ class Versions:
     rules: str = ""
     """Hash of the declared policies; see `features.policies.version`."""
 
+    def beside(self, models: Mapping[str, str]) -> Versions:
+        """The same with further models."""
+        return Versions({**self.models, **models}, self.policy, self.features, self.catalog, self.rules)
+
     def document(self) -> dict[str, Any]:
         """As JSON-ready values."""
         return {**vars(self), "models": dict(self.models)}

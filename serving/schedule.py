@@ -15,10 +15,11 @@ is known of them but what is known of the others. Without a model it is as soon 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -26,12 +27,12 @@ import numpy as np
 from features import habits
 from features.catalog import Catalog
 from features.columns import Purpose
-from features.schema import Float64, States
-from features.times import part_of_day
+from features.schema import Bool, Float64, States
+from features.times import micros, part_of_day
 from serving.decision import Decision, Hop
 from serving.quiet_hours import Quiet, next_allowed
 from serving.registry import TIMING_MODEL
-from serving.timing import Outlook, TimingModel, slot_of
+from serving.timing import Outlook, Prospect, TimingModel, slot_of
 
 HORIZON = timedelta(hours=24)
 """How far ahead a better hour is looked for."""
@@ -47,6 +48,9 @@ UNKNOWN_DELAY = timedelta(hours=48)
 """The time that a hop is given where no model says how soon messages are noticed."""
 _DAYS = 4_096
 """Days that are kept, by the zone and hour that they begin with."""
+_SPANS = 1_024
+"""Spans that are kept with what the model says of them."""
+_HALF_LIFE_US = HALF_LIFE / timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,7 @@ class Deferring:
         return next_allowed(moment, self.zone, self.quiet[channel])
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """Moments in order, UTC, with their slots of the customer's week and parts of the day in the model's zone."""
 
     moments: tuple[datetime, ...]
@@ -70,23 +73,34 @@ class Grid:
     parts: tuple[int, ...]
 
     @classmethod
-    def of(cls, moments: Iterable[datetime], zone: ZoneInfo, own: ZoneInfo) -> Grid:
+    def of(cls, moments: Sequence[datetime], zone: ZoneInfo, own: ZoneInfo) -> Grid:
         """zone: the customer's; own: the model's."""
-        kept = tuple(moments)
-        return cls(
-            kept,
-            tuple(slot_of(moment, zone) for moment in kept),
-            tuple(part_of_day(moment, own) for moment in kept),
-        )
+        slots = tuple(slot_of(moment, zone) for moment in moments)
+        return cls(tuple(moments), slots, tuple(part_of_day(moment, own) for moment in moments))
 
-    def including(self, moment: datetime, zone: ZoneInfo, own: ZoneInfo) -> Grid:
-        """The same with this moment among them."""
-        place = bisect.bisect_left(self.moments, moment)
-        if place < len(self.moments) and self.moments[place] == moment:
-            return self
-        one = Grid.of([moment], zone, own)
-        both = zip(vars(self).values(), vars(one).values(), strict=True)
-        return Grid(*((*many[:place], *single, *many[place:]) for many, single in both))
+
+class _Span(NamedTuple):
+    """The full hours to choose from, put off to where quiet hours allow them, where several may coincide.
+
+    They are the same for everybody of a zone who is asked about within an hour. first: the first of them before it is
+    put off, UTC. many: so many. now: slot and part of the day of an earlier moment that is there too.
+    """
+
+    first: datetime
+    many: int
+    zone: ZoneInfo
+    quiet: Quiet | None
+    now: tuple[int, int] | None
+
+
+class _Chances(NamedTuple):
+    """What is the same for everybody of a span. at_us: float64 [k], microseconds since 1970 UTC, 0 for the moment of
+    `now`. known: bool [c, k], hours that were tried before, and the first."""
+
+    moments: tuple[datetime, ...]
+    at_us: Float64
+    prospect: Prospect
+    known: Bool
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ class Scheduler:
         others = self.order(decision.fallback_channels, ask.as_of, mine, zone)
         defer = deferring(catalog, zone, ask.purpose)
         chain = self.chain(ask.as_of, (channel, *others), mine, zone, defer, at_once(catalog, channel, ask.purpose))
-        versions = replace(decision.versions, models={**decision.versions.models, **self.versions})
+        versions = decision.versions.beside(self.versions)
         return decision.but(fallback_channels=others, chain=chain, versions=versions)
 
     def chain(
@@ -149,10 +163,16 @@ class Scheduler:
         """The best allowed moment to send from `since` on."""
         if self.model is None or customer is None or soonest:
             return defer(channel, since)
-        grid = _allowed(since, defer(channel, since), zone, self.model.zone, defer.quiet[channel])
-        waits = np.array([(moment - since) / HALF_LIFE for moment in grid.moments])  # [k]
-        values = self.values(self.model, [channel], grid, customer)[0] * 0.5**waits
-        return grid.moments[int(np.argmax(values))]
+        at = defer(channel, since)
+        span = self._span(self.model, since, at, zone, defer.quiet[channel])
+        chances = self._chances(self.model.places[channel], span)
+        waits = chances.at_us - micros(since)  # [k]
+        if span.now:
+            waits[0] = micros(at) - micros(since)
+        waits /= _HALF_LIFE_US
+        values = _values(self.model, chances, customer)[0] * 0.5**waits
+        best = int(values.argmax()) - (span.now is not None)
+        return at if best < 0 else chances.moments[best]
 
     def order(
         self, channels: Sequence[str], start: datetime, customer: Outlook | None, zone: ZoneInfo
@@ -160,27 +180,31 @@ class Scheduler:
         """`channels` by the value of their best hour within the horizon; equal ones, and all without a model, stay."""
         if self.model is None or customer is None or not channels:
             return tuple(channels)
-        grid = _allowed(start, start.astimezone(UTC), zone, self.model.zone, None)
-        best = self.values(self.model, channels, grid, customer).max(axis=1)  # [c]
-        return tuple(channels[place] for place in np.argsort(-best, kind="stable"))
-
-    def values(self, model: TimingModel, channels: Sequence[str], grid: Grid, customer: Outlook) -> Float64:
-        """Float64 [c, k]: P(delivered, noticed and answered) by each channel, sent at each moment of the grid.
-
-        0 at moments, but for the first, whose hour was hardly ever tried.
-        """
-        channel = np.array([model.channels.index(name) for name in channels])[:, None]  # [c, 1]
-        slot, part = np.array(grid.slots), np.array(grid.parts)  # [k] each
-        delivered, noticed, answered = model.stages(channel, slot, customer.posterior[:, channel], customer.lift[part])
-        known = model.tried[channel, slot] >= LEAST_TRIED
-        known[:, 0] = True
-        return np.where(known, delivered * noticed * answered, 0.0)
+        span = self._span(self.model, start, start.astimezone(UTC), zone, None)
+        best = _values(self.model, self._chances(None, span), customer).max(axis=1).tolist()  # [H]
+        places = self.model.places
+        return tuple(sorted(channels, key=lambda channel: -best[places[channel]]))
 
     def delay(self, channel: str) -> timedelta:
         """How long a hop on this channel is waited for."""
         if self.model is None:
             return UNKNOWN_DELAY
-        return timedelta(seconds=round(float(self.model.delays[self.model.channels.index(channel)])))
+        return self.model.patience[channel]
+
+    def _span(self, model: TimingModel, since: datetime, at: datetime, zone: ZoneInfo, quiet: Quiet | None) -> _Span:
+        """The moments to choose from: `at`, and every later full hour within the horizon of `since`, put off.
+
+        What is put off stays in order, so `at` is no later than any of them.
+        """
+        first = _first_hour(since, zone)
+        count = bisect.bisect_right(_day(first, zone), since.astimezone(UTC) + HORIZON)
+        alone = at != _put_off(first, count, zone, quiet)[0]
+        return _Span(first, count, zone, quiet, (slot_of(at, zone), part_of_day(at, model.zone)) if alone else None)
+
+    @cached_property
+    def _chances(self) -> Callable[[int | None, _Span], _Chances]:
+        assert self.model, "without one no hour is looked for"
+        return lru_cache(maxsize=_SPANS)(partial(_of_all, self.model))
 
 
 ALL_ALIKE = Scheduler()
@@ -211,30 +235,38 @@ def _day(first: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
 
 
 @lru_cache(maxsize=_DAYS)
-def _put_off(first: datetime, count: int, zone: ZoneInfo, own: ZoneInfo, quiet: Quiet | None) -> Grid:
-    """`count` full hours from `first`, put off to where quiet hours allow them, where several may coincide.
+def _put_off(first: datetime, count: int, zone: ZoneInfo, quiet: Quiet | None) -> tuple[datetime, ...]:
+    """`count` full hours from `first`, put off to where quiet hours allow them."""
+    return tuple(sorted({next_allowed(moment, zone, quiet) for moment in _day(first, zone)[:count]}))
 
-    They are the same for everybody of a zone who is asked about within an hour.
+
+def _of_all(model: TimingModel, place: int | None, span: _Span) -> _Chances:
+    """What is the same for everybody of a span, on one channel or (None) on all."""
+    grid = Grid.of(_put_off(span.first, span.many, span.zone, span.quiet), span.zone, model.zone)
+    at_us = [micros(moment) for moment in grid.moments]
+    slots, parts = grid.slots, grid.parts
+    if span.now:
+        at_us, slots, parts = [0, *at_us], (span.now[0], *slots), (span.now[1], *parts)
+    prospect = model.prospect(place, slots, parts)
+    known = prospect.tried >= LEAST_TRIED
+    known[:, 0] = True
+    return _Chances(grid.moments, np.array(at_us, np.float64), prospect, known)
+
+
+def _values(model: TimingModel, chances: _Chances, customer: Outlook) -> Float64:
+    """Float64 [c, k]: P(delivered, noticed and answered), sent at each moment of a span.
+
+    0 at moments, but for the first, whose hour was hardly ever tried.
     """
-    moments = sorted({next_allowed(moment, zone, quiet) for moment in _day(first, zone)[:count]})
-    return Grid.of(moments, zone, own)
-
-
-def _allowed(since: datetime, at: datetime, zone: ZoneInfo, own: ZoneInfo, quiet: Quiet | None) -> Grid:
-    """The moments to choose from: `at`, and every later full hour within the horizon of `since`, put off."""
-    first = _first_hour(since, zone)
-    count = bisect.bisect_right(_day(first, zone), since.astimezone(UTC) + HORIZON)
-    return _put_off(first, count, zone, own, quiet).including(at, zone, own)
+    return np.where(chances.known, model.reached(chances.prospect, customer), 0.0)
 
 
 def at_once(catalog: Catalog, channel: str, purpose: str) -> bool:
     """Whether no better hour is looked for: a duty does not wait, and on an inbound channel the customer is there."""
-    return purpose == Purpose.MANDATORY or any(
-        one.id == channel and one.direction == "inbound" for one in catalog.channels
-    )
+    return purpose == Purpose.MANDATORY or channel in catalog.inbound
 
 
 def deferring(catalog: Catalog, zone: ZoneInfo, purpose: str) -> Deferring:
     """Puts moments off for the catalogue's channels; a duty ignores quiet hours."""
-    quiet = {one.id: None if purpose == Purpose.MANDATORY else one.quiet_hours for one in catalog.channels}
-    return Deferring(zone, quiet)
+    quiet = catalog.quiet_hours
+    return Deferring(zone, dict.fromkeys(quiet) if purpose == Purpose.MANDATORY else quiet)
