@@ -14,12 +14,10 @@ is known of them but what is known of the others. Without a model it is as soon 
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache, partial
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -27,30 +25,19 @@ import numpy as np
 from features import habits
 from features.catalog import Catalog
 from features.columns import Purpose
-from features.schema import Bool, Float64, States
-from features.times import micros, part_of_day
+from features.schema import States
 from serving.decision import Decision, Hop
+from serving.prospects import Prospect, Prospects
 from serving.quiet_hours import Quiet, next_allowed
 from serving.registry import TIMING_MODEL
-from serving.timing import Outlook, Prospect, TimingModel, slot_of
+from serving.timing import Outlook, TimingModel
 
-HORIZON = timedelta(hours=24)
-"""How far ahead a better hour is looked for."""
-HALF_LIFE = timedelta(days=7)
-"""A message that waits this long is worth half: needs fade."""
 PATIENCE = timedelta(days=7)
 """A chain takes up no further channel later than this after its start."""
 MOST_HOPS = 3
 """Channels in a chain, the action's own included."""
-LEAST_TRIED = 10.0
-"""Messages of the channel around an hour of the day before that hour is looked for."""
 UNKNOWN_DELAY = timedelta(hours=48)
 """The time that a hop is given where no model says how soon messages are noticed."""
-_DAYS = 4_096
-"""Days that are kept, by the zone and hour that they begin with."""
-_SPANS = 1_024
-"""Spans that are kept with what the model says of them."""
-_HALF_LIFE_US = HALF_LIFE / timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -63,44 +50,6 @@ class Deferring:
     def __call__(self, channel: str, moment: datetime) -> datetime:
         """The first moment from there on at which the rules allow the channel; UTC."""
         return next_allowed(moment, self.zone, self.quiet[channel])
-
-
-class Grid(NamedTuple):
-    """Moments in order, UTC, with their slots of the customer's week and parts of the day in the model's zone."""
-
-    moments: tuple[datetime, ...]
-    slots: tuple[int, ...]
-    parts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, moments: Sequence[datetime], zone: ZoneInfo, own: ZoneInfo) -> Grid:
-        """zone: the customer's; own: the model's."""
-        slots = tuple(slot_of(moment, zone) for moment in moments)
-        return cls(tuple(moments), slots, tuple(part_of_day(moment, own) for moment in moments))
-
-
-class _Span(NamedTuple):
-    """The full hours to choose from, put off to where quiet hours allow them, where several may coincide.
-
-    They are the same for everybody of a zone who is asked about within an hour. first: the first of them before it is
-    put off, UTC. many: so many. now: slot and part of the day of an earlier moment that is there too.
-    """
-
-    first: datetime
-    many: int
-    zone: ZoneInfo
-    quiet: Quiet | None
-    now: tuple[int, int] | None
-
-
-class _Chances(NamedTuple):
-    """What is the same for everybody of a span. at_us: float64 [k], microseconds since 1970 UTC, 0 for the moment of
-    `now`. known: bool [c, k], hours that were tried before, and the first."""
-
-    moments: tuple[datetime, ...]
-    at_us: Float64
-    prospect: Prospect
-    known: Bool
 
 
 @dataclass(frozen=True)
@@ -150,7 +99,7 @@ class Scheduler:
         hops: list[Hop] = []
         since = start
         for channel in channels[:MOST_HOPS]:
-            send_at = self.best(channel, since, customer, zone, defer, soonest)
+            send_at = self.best(channel, since, customer, zone, defer, soonest, later=bool(hops))
             if hops and send_at - hops[0].send_at > PATIENCE:
                 break
             hops.append(Hop(channel, send_at, send_at + self.delay(channel)))
@@ -158,21 +107,20 @@ class Scheduler:
         return tuple(hops)
 
     def best(
-        self, channel: str, since: datetime, customer: Outlook | None, zone: ZoneInfo, defer: Deferring, soonest: bool
+        self,
+        channel: str,
+        since: datetime,
+        customer: Outlook | None,
+        zone: ZoneInfo,
+        defer: Deferring,
+        soonest: bool,
+        later: bool = False,
     ) -> datetime:
-        """The best allowed moment to send from `since` on."""
+        """The best allowed moment to send from `since` on; later: `since` is the deadline of a hop, as of others."""
         if self.model is None or customer is None or soonest:
             return defer(channel, since)
-        at = defer(channel, since)
-        span = self._span(self.model, since, at, zone, defer.quiet[channel])
-        chances = self._chances(self.model.places[channel], span)
-        waits = chances.at_us - micros(since)  # [k]
-        if span.now:
-            waits[0] = micros(at) - micros(since)
-        waits /= _HALF_LIFE_US
-        values = _values(self.model, chances, customer)[0] * 0.5**waits
-        best = int(values.argmax()) - (span.now is not None)
-        return at if best < 0 else chances.moments[best]
+        prospect = self._prospects.kept if later else self._prospects.of
+        return _best(prospect(self.model.places[channel], since, zone, defer.quiet[channel]), customer)
 
     def order(
         self, channels: Sequence[str], start: datetime, customer: Outlook | None, zone: ZoneInfo
@@ -180,8 +128,8 @@ class Scheduler:
         """`channels` by the value of their best hour within the horizon; equal ones, and all without a model, stay."""
         if self.model is None or customer is None or not channels:
             return tuple(channels)
-        span = self._span(self.model, start, start.astimezone(UTC), zone, None)
-        best = _values(self.model, self._chances(None, span), customer).max(axis=1).tolist()  # [H]
+        there, known = self._prospects.unweighted(start, zone)
+        best = (customer.reached(there) * known).max(axis=1).tolist()  # [H]
         places = self.model.places
         return tuple(sorted(channels, key=lambda channel: -best[places[channel]]))
 
@@ -191,74 +139,19 @@ class Scheduler:
             return UNKNOWN_DELAY
         return self.model.patience[channel]
 
-    def _span(self, model: TimingModel, since: datetime, at: datetime, zone: ZoneInfo, quiet: Quiet | None) -> _Span:
-        """The moments to choose from: `at`, and every later full hour within the horizon of `since`, put off.
-
-        What is put off stays in order, so `at` is no later than any of them.
-        """
-        first = _first_hour(since, zone)
-        count = bisect.bisect_right(_day(first, zone), since.astimezone(UTC) + HORIZON)
-        alone = at != _put_off(first, count, zone, quiet)[0]
-        return _Span(first, count, zone, quiet, (slot_of(at, zone), part_of_day(at, model.zone)) if alone else None)
-
     @cached_property
-    def _chances(self) -> Callable[[int | None, _Span], _Chances]:
+    def _prospects(self) -> Prospects:
         assert self.model, "without one no hour is looked for"
-        return lru_cache(maxsize=_SPANS)(partial(_of_all, self.model))
+        return Prospects(self.model)
 
 
 ALL_ALIKE = Scheduler()
 """Without a model."""
 
 
-def hours(since: datetime, zone: ZoneInfo) -> list[datetime]:
-    """`since` and every local full hour after it within the horizon, in UTC: no clock change skips or repeats one."""
-    moments = [since.astimezone(UTC)]
-    following = _first_hour(since, zone)
-    while following - moments[0] <= HORIZON:
-        moments.append(following)
-        following = _first_hour(following, zone)
-    return moments
-
-
-def _first_hour(moment: datetime, zone: ZoneInfo) -> datetime:
-    """The first local full hour after a moment, UTC."""
-    local = moment.astimezone(zone)
-    into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
-    return moment.astimezone(UTC) + timedelta(hours=1) - into
-
-
-@lru_cache(maxsize=_DAYS)
-def _day(first: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
-    """The local full hours of a horizon that begins with the full hour `first`."""
-    return tuple(hours(first, zone))
-
-
-@lru_cache(maxsize=_DAYS)
-def _put_off(first: datetime, count: int, zone: ZoneInfo, quiet: Quiet | None) -> tuple[datetime, ...]:
-    """`count` full hours from `first`, put off to where quiet hours allow them."""
-    return tuple(sorted({next_allowed(moment, zone, quiet) for moment in _day(first, zone)[:count]}))
-
-
-def _of_all(model: TimingModel, place: int | None, span: _Span) -> _Chances:
-    """What is the same for everybody of a span, on one channel or (None) on all."""
-    grid = Grid.of(_put_off(span.first, span.many, span.zone, span.quiet), span.zone, model.zone)
-    at_us = [micros(moment) for moment in grid.moments]
-    slots, parts = grid.slots, grid.parts
-    if span.now:
-        at_us, slots, parts = [0, *at_us], (span.now[0], *slots), (span.now[1], *parts)
-    prospect = model.prospect(place, slots, parts)
-    known = prospect.tried >= LEAST_TRIED
-    known[:, 0] = True
-    return _Chances(grid.moments, np.array(at_us, np.float64), prospect, known)
-
-
-def _values(model: TimingModel, chances: _Chances, customer: Outlook) -> Float64:
-    """Float64 [c, k]: P(delivered, noticed and answered), sent at each moment of a span.
-
-    0 at moments, but for the first, whose hour was hardly ever tried.
-    """
-    return np.where(chances.known, model.reached(chances.prospect, customer), 0.0)
+def _best(prospect: Prospect, customer: Outlook) -> datetime:
+    """The first of the best moments."""
+    return prospect.moments[int((customer.reached(prospect.hours) * prospect.weights).argmax())]
 
 
 def at_once(catalog: Catalog, channel: str, purpose: str) -> bool:

@@ -56,6 +56,20 @@ class Stage:
     pull: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Hours:
+    """k hours on c channels, `asked` of the model's, before it is known whose they are.
+
+    slots: float64 [3, c, k] and rates: float64 [3, c, 1], log-odds of the stages by slot, and of the channels. parts:
+    int64 [k], of the day.
+    """
+
+    slots: Float64
+    rates: Float64
+    parts: Int64
+    asked: slice
+
+
 @dataclass(frozen=True)
 class Outlook:
     """A customer's log-odds of the three stages by channel, [3, H], and of noticing more by part of the day, [8]."""
@@ -63,19 +77,11 @@ class Outlook:
     posterior: Float64
     lift: Float64
 
-
-@dataclass(frozen=True, eq=False)
-class Prospect:
-    """k hours on c channels (`asked` of the model's), before it is known whose they are.
-
-    logits: float64 [3, c, k], the slots' log-odds. parts: int64 [k], of the day. tried: float64 [c, k], messages that
-    were sent around that hour of the day.
-    """
-
-    logits: Float64
-    parts: Int64
-    tried: Float64
-    asked: slice
+    def reached(self, there: Hours) -> Float64:
+        """Float64 [c, k]: P(delivered, noticed and answered) by each channel, in each of these hours."""
+        posterior = self.posterior[:, there.asked, None]
+        delivered, noticed, answered = _stages(there.slots, posterior, there.rates, self.lift[there.parts])
+        return np.asarray(delivered * noticed * answered)
 
 
 @dataclass(frozen=True)
@@ -109,20 +115,11 @@ class TimingModel:
         """What the model says of the first of these customers."""
         return Outlook(self._posterior(habits.outcomes[0], self._rates), self.lifts(habits.parts)[0])
 
-    def prospect(self, place: int | None, slots: Sequence[int], parts: Sequence[int]) -> Prospect:
-        """What is the same for everybody in these hours: slots [k] of the week, parts [k] of the day.
-
-        place: of the channel; None: all of them.
-        """
+    def hours(self, place: int | None, slots: Sequence[int], parts: Sequence[int]) -> Hours:
+        """Hours by slots [k] of the week and parts [k] of the day; place: of their channel, None: all of them."""
         asked = slice(None) if place is None else slice(place, place + 1)
-        logits = self._slot_logits[:, asked, list(slots)]
-        return Prospect(np.ascontiguousarray(logits), np.array(parts), self.tried[asked, list(slots)], asked)
-
-    def reached(self, prospect: Prospect, customer: Outlook) -> Float64:
-        """Float64 [c, k]: P(delivered, noticed and answered) by each channel of a prospect, in each of its hours."""
-        posterior, rates = customer.posterior[:, prospect.asked, None], self._rate_logits[:, prospect.asked, None]
-        delivered, noticed, answered = _stages(prospect.logits, posterior, rates, customer.lift[prospect.parts])
-        return np.asarray(delivered * noticed * answered)
+        there = np.ascontiguousarray(self._slot_logits[:, asked, list(slots)])
+        return Hours(there, self._rate_logits[:, asked, None], np.array(parts), asked)
 
     def lifts(self, parts: Float64) -> Float64:
         """Float64 [n, 8]: log-odds by which customers with these counts [n, 8] notice more in each part of the day."""
@@ -235,12 +232,11 @@ def _positive(number: object) -> float:
 def _stages(slots: Float64, posterior: Float64, rates: Float64, lift: Float64) -> Float64:
     """Float64 [3, …]: the stages' probabilities from log-odds: of slots, posterior and channel rates, each [3, …], and
     of noticing more, […]."""
-    logit = slots + posterior
-    logit -= rates
-    logit[1] += lift
-    np.exp(np.negative(logit, out=logit), out=logit)
-    logit += 1.0
-    return np.divide(1.0, logit, out=logit)
+    against = rates - (slots + posterior)  # log-odds of the contrary: rounding is the same for both signs
+    against[1] -= lift
+    np.exp(against, out=against)
+    against += 1.0
+    return np.divide(1.0, against, out=against)
 
 
 def _logit(probability: Float64) -> Float64:
