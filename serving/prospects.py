@@ -9,7 +9,6 @@ hour first, and by itself only where many come to the same one: where the hop be
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
@@ -63,11 +62,14 @@ class Prospects:
     def __init__(self, model: TimingModel) -> None:
         self._model = model
         self._span = lru_cache(_KEPT)(self._same_for_all)
-        self.kept: Callable[[int, datetime, ZoneInfo, Quiet | None], Prospect] = lru_cache(_KEPT)(self.of)
-        """As `of`, for moments that many come to."""
+        self._kept = lru_cache(_KEPT)(self._of)
 
-    def of(self, place: int, since: datetime, zone: ZoneInfo, quiet: Quiet | None) -> Prospect:
+    def since(self, place: int, since: datetime, zone: ZoneInfo, quiet: Quiet | None) -> Prospect:
         """The moments from `since` on for the channel at `place` of the model's."""
+        # Hops that follow one at a full hour begin at full seconds, which many have in common; now is nobody else's.
+        return (self._of if since.microsecond else self._kept)(place, since, zone, quiet)
+
+    def _of(self, place: int, since: datetime, zone: ZoneInfo, quiet: Quiet | None) -> Prospect:
         at = next_allowed(since, zone, quiet)
         span, alone = self._at(place, since, at, zone, quiet)
         since_us = micros(since)

@@ -27,7 +27,7 @@ from features.catalog import Catalog
 from features.columns import Purpose
 from features.schema import States
 from serving.decision import Decision, Hop
-from serving.prospects import Prospect, Prospects
+from serving.prospects import Prospects
 from serving.quiet_hours import Quiet, next_allowed
 from serving.registry import TIMING_MODEL
 from serving.timing import Outlook, TimingModel
@@ -99,7 +99,7 @@ class Scheduler:
         hops: list[Hop] = []
         since = start
         for channel in channels[:MOST_HOPS]:
-            send_at = self.best(channel, since, customer, zone, defer, soonest, later=bool(hops))
+            send_at = self.best(channel, since, customer, zone, defer, soonest)
             if hops and send_at - hops[0].send_at > PATIENCE:
                 break
             hops.append(Hop(channel, send_at, send_at + self.delay(channel)))
@@ -107,20 +107,14 @@ class Scheduler:
         return tuple(hops)
 
     def best(
-        self,
-        channel: str,
-        since: datetime,
-        customer: Outlook | None,
-        zone: ZoneInfo,
-        defer: Deferring,
-        soonest: bool,
-        later: bool = False,
+        self, channel: str, since: datetime, customer: Outlook | None, zone: ZoneInfo, defer: Deferring, soonest: bool
     ) -> datetime:
-        """The best allowed moment to send from `since` on; later: `since` is the deadline of a hop, as of others."""
+        """The best allowed moment to send from `since` on."""
         if self.model is None or customer is None or soonest:
             return defer(channel, since)
-        prospect = self._prospects.kept if later else self._prospects.of
-        return _best(prospect(self.model.places[channel], since, zone, defer.quiet[channel]), customer)
+        prospect = self._prospects.since(self.model.places[channel], since, zone, defer.quiet[channel])
+        values = customer.reached(prospect.hours) * prospect.weights
+        return prospect.moments[int(values.argmax())]  # the first of equal ones
 
     def order(
         self, channels: Sequence[str], start: datetime, customer: Outlook | None, zone: ZoneInfo
@@ -147,11 +141,6 @@ class Scheduler:
 
 ALL_ALIKE = Scheduler()
 """Without a model."""
-
-
-def _best(prospect: Prospect, customer: Outlook) -> datetime:
-    """The first of the best moments."""
-    return prospect.moments[int((customer.reached(prospect.hours) * prospect.weights).argmax())]
 
 
 def at_once(catalog: Catalog, channel: str, purpose: str) -> bool:
