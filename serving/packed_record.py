@@ -16,6 +16,7 @@ written deflated.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -29,7 +30,7 @@ import pyarrow as pa
 
 from features.schema import Float64
 from serving.candidates import Draft
-from serving.decision import Action, Decision, Removed
+from serving.decision import NO_CONTACT, Action, Decision, Removed
 from serving.recorded import filled_in, outline
 from serving.removals import Removals
 from serving.same import Same
@@ -43,6 +44,7 @@ BEFORE = b"\x01"
 _LENGTH = 4
 _FLOAT64 = np.dtype("<f8")
 _ONLY_FLOATS = frozenset({float})
+_NOTHING = struct.pack("<d", NO_CONTACT.value)
 _ZSTD = pa.Codec("zstd")
 _KEPT = 256
 """Sets of candidates whose names are kept as JSON."""
@@ -58,8 +60,7 @@ def packed(decision: Decision, recorded_at: datetime) -> bytes:
     document = decision.record({"features": features, "candidates": names, "removed": _listed(decision.removed)})
     document["recorded_at"] = recorded_at
     rest = orjson.dumps(document)
-    flat = np.concatenate([*numbers, *known]).astype(_FLOAT64, copy=False)
-    plain = b"".join((_sized(len(rest)), rest, flat.data))
+    plain = b"".join((_sized(len(rest)), rest, *numbers, *(_written(one) for one in known)))
     return b"".join((FORM, _sized(len(plain)), _ZSTD.compress(plain, asbytes=True)))
 
 
@@ -79,12 +80,16 @@ def unpacked(record: bytes) -> bytes:
     return orjson.dumps(document)
 
 
-def _columns(decision: Decision) -> tuple[Any, Sequence[Float64]] | None:
+def _columns(decision: Decision) -> tuple[Any, Sequence[bytes]] | None:
     """The candidates' names as JSON-ready columns, and their numbers; None where they do not fit into columns."""
     held = decision.candidates
     if isinstance(held, Slate):
         made_of = vars(held.factors)
-        numbers = [held.values, decision.propensities, *(made_of[kind] for kind in FACTORS)]
+        numbers = [
+            *(_written(held.worth), _NOTHING),
+            struct.pack(f"<{len(held)}d", *decision.propensities),
+            *(_written(made_of[kind]) for kind in FACTORS),
+        ]
         return orjson.Fragment(_named(Same(held.offers.actions))), numbers
     factors = [candidate.factors for candidate in held]
     given = [one for one in factors if one is not None]
@@ -96,7 +101,7 @@ def _columns(decision: Decision) -> tuple[Any, Sequence[Float64]] | None:
     if not _ONLY_FLOATS.issuperset(map(type, flat)):
         return None  # a whole number is written without a point, and would come back with one
     without = [place for place, one in enumerate(factors) if one is None]
-    return _names([candidate.action for candidate in held], kinds, without), [np.array(flat)]
+    return _names([candidate.action for candidate in held], kinds, without), [_written(np.array(flat))]
 
 
 @lru_cache(maxsize=_KEPT)
@@ -122,6 +127,10 @@ def _names(actions: Sequence[Action | Draft | None], kinds: Sequence[str], witho
         "factors": kinds,
         "without": without,
     }
+
+
+def _written(numbers: Float64) -> bytes:
+    return numbers.astype(_FLOAT64, copy=False).tobytes()
 
 
 def _sized(length: int) -> bytes:

@@ -35,6 +35,8 @@ from serving.choice import verify, write_verified
 SLOTS = 168
 STAGES = ("delivered", "noticed", "answered")
 TIMING_FILE = "timing.json"
+# Where habits' outcomes (delivered, failed, noticed, answered) count for the stages; what failed was tried too.
+_SUCCESSES, _TRIALS, _FAILED = np.array([0, 2, 3]), np.array([0, 0, 2]), 1
 
 
 def slot_of(at: datetime, zone: ZoneInfo) -> int:
@@ -131,11 +133,9 @@ class TimingModel:
     def _posterior(self, outcomes: Float64, rate: Float64) -> Float64:
         """Float64 [3, m]: per stage the log-odds of m customers on channels, with these outcomes [m, 4] and rates
         [3, m] of all customers."""
-        successes, trials = np.empty(rate.shape), np.empty(rate.shape)
-        successes[0] = trials[1] = outcomes[:, 0]
-        successes[1] = trials[2] = outcomes[:, 2]
-        successes[2] = outcomes[:, 3]
-        np.add(outcomes[:, 0], outcomes[:, 1], out=trials[0])
+        counts = outcomes.T  # [4, m]
+        successes, trials = counts.take(_SUCCESSES, axis=0), counts.take(_TRIALS, axis=0)  # [3, m] each
+        trials[0] += counts[_FAILED]
         np.maximum(trials, successes, out=trials)
         strength = self._strengths
         return _logit(np.where(trials > 0, (strength * rate + successes) / (strength + trials), rate))
