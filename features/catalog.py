@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from features.errors import BankDataError
 
 Direction = Literal["inbound", "outbound", "both"]
@@ -86,6 +89,32 @@ class Catalog:
     @cached_property
     def channel_ids(self) -> tuple[str, ...]:
         return tuple(channel.id for channel in self.channels)
+
+    @cached_property
+    def holdable(self) -> npt.NDArray[np.bool_]:
+        """bool [P]: products that a holder is not offered again; nobody may change it."""
+        return _fixed([product.holdable for product in self.products])
+
+    @cached_property
+    def outbound(self) -> npt.NDArray[np.bool_]:
+        """bool [H]: channels that can be sent on; nobody may change it."""
+        return _fixed([channel.outbound for channel in self.channels])
+
+    @cached_property
+    def quiet_hours(self) -> Mapping[str, tuple[str, str] | None]:
+        """Channel → its quiet hours, None without."""
+        return {channel.id: channel.quiet_hours for channel in self.channels}
+
+    @cached_property
+    def inbound(self) -> frozenset[str]:
+        """Channels that customers come by and nothing is sent on."""
+        return frozenset(channel.id for channel in self.channels if channel.direction == "inbound")
+
+
+def _fixed(flags: list[bool]) -> npt.NDArray[np.bool_]:
+    made = np.array(flags, dtype=np.bool_)
+    made.setflags(write=False)
+    return made
 
 
 def load_catalog(path: Path) -> Catalog:

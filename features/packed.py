@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.errors import ArtefactError, NotBuilt
-from features.packing import Unpacking, fingerprint, layout, pack
+from features.packing import Unpacking, fingerprint, layout, pack, seconds, unknown, unpacked
 from features.schema import MARKET_ID, State, States, View
 
 Row: TypeAlias = tuple[int, str, int, bytes, str | None]
@@ -102,10 +102,11 @@ class PackedStates(ABC):
         Unknown customers have `at` NaN, numbers NaN and texts None. A customer may be named several times. One query
         per 8,191 customers answers all views, and all queries see one snapshot.
         """
+        if len(customer_ids) == 1:
+            return self._of_one(customer_ids[0])
         places = {key: place for place, key in enumerate(dict.fromkeys(customer_ids))}
         found = {number: Unpacking() for number in self._ids.values()}
         for number, key, event_us, numbers, texts in self._rows(list(places)):
-            # A customer may well be called "all": each kind of view has keys of its own.
             place = (0 if key == MARKET_ID else None) if number in self._market else places.get(key)
             if place is not None:
                 found[number].add(place, event_us, numbers, texts)
@@ -115,13 +116,25 @@ class PackedStates(ABC):
         for view in self.views:
             of_view = found[self._ids[view.name]]
             if view.entity == "market":
-                state = of_view.state(view, 1)
-                alone = len(customer_ids) == 1
-                states[view.name] = state if alone else state.take(np.zeros(len(customer_ids), np.int64))
+                states[view.name] = of_view.state(view, 1).take(np.zeros(len(customer_ids), np.int64))
             else:
                 state = of_view.state(view, len(places))
                 states[view.name] = state if place_of_row is None else state.take(place_of_row)
         return states
+
+    def _of_one(self, customer_id: str) -> States:
+        """The states of one customer; for a decision it is the calls that cost."""
+        found: dict[int, Row] = {}
+        for row in self._rows([customer_id]):
+            # A customer may well be called "all": each kind of view has keys of its own.
+            if row[1] == (MARKET_ID if row[0] in self._market else customer_id):
+                found[row[0]] = row
+        rows = [found.get(self._ids[view.name]) for view in self.views]
+        at = seconds(np.array([row[2] if row else 0 for row in rows], np.int64))  # [views]
+        return {
+            view.name: unpacked(view, at[place : place + 1], row[3], row[4]) if row else unknown(view, 1)
+            for place, (view, row) in enumerate(zip(self.views, rows, strict=True))
+        }
 
     @abstractmethod
     def write(self, view: View, table: pa.Table) -> None:
@@ -181,7 +194,7 @@ class OnlineStates(PackedStates):
         try:
             connection = self._connection()
             if len(keys) < _KEYS_PER_QUERY:  # one query is one snapshot by itself
-                yield from connection.execute(self._asking(len(keys)), [MARKET_ID, *keys]).fetchall()
+                yield from connection.execute(self._asking(len(keys)), (MARKET_ID, *keys)).fetchall()
                 return
             connection.execute("BEGIN")
             try:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from features.arrow import Column, kernels
 from features.columns import CREATED_TIMESTAMP, CUSTOMER_ID, EVENT_TIMESTAMP
 from features.errors import ArtefactError, InputError
-from features.schema import MARKET_KEY, Float64, Int64, State, View
+from features.schema import MARKET_KEY, Float64, Int64, State, Texts, View
 
 _FLOAT64 = np.dtype("<f8")
 
@@ -100,6 +100,28 @@ def pack(view: View, table: pa.Table) -> Packed:
     return Packed(keys.to_pylist(), microseconds(event).tolist(), microseconds(created).tolist(), blocks, texts)
 
 
+_NO_TEXTS: Texts = np.empty((1, 0), dtype=object)
+
+
+def unpacked(view: View, at: Float64, numbers: bytes, texts: str | None) -> State:
+    """The state of one entity from its packed row; at: its event time, float64 [1], seconds since 1970."""
+    width = len(view.numbers)
+    if len(numbers) != width * _FLOAT64.itemsize:
+        raise _damaged(view, 1, len(numbers) / _FLOAT64.itemsize)
+    if not view.texts:
+        return State(at, np.ndarray((1, width), _FLOAT64, numbers), _NO_TEXTS)
+    words = np.empty((1, len(view.texts)), dtype=object)
+    words[0] = orjson.loads(texts or "[]")
+    return State(at, np.ndarray((1, width), _FLOAT64, numbers), words)
+
+
+def _damaged(view: View, rows: int, numbers: float) -> ArtefactError:
+    return ArtefactError(
+        f"packed rows of view {view.name!r} must hold {len(view.numbers)} numbers each, however {rows} of them "
+        f"hold {numbers:g}; the online store is damaged, build the features again"
+    )
+
+
 class Unpacking:
     """Packed rows of one view as they come from a store, each with the place among n entities that it belongs to."""
 
@@ -122,10 +144,7 @@ class Unpacking:
             return unknown(view, n)
         block = np.frombuffer(b"".join(self._numbers), _FLOAT64)
         if len(block) != len(places) * width:
-            raise ArtefactError(
-                f"packed rows of view {view.name!r} must hold {width} numbers each, however {len(places)} of them "
-                f"hold {len(block)}; the online store is damaged, build the features again"
-            )
+            raise _damaged(view, len(places), len(block))
         texts = np.empty((len(places), len(view.texts)), dtype=object)
         if view.texts:
             texts[:] = [orjson.loads(texts or "[]") for texts in self._texts]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from features.columns import Purpose
@@ -28,7 +29,7 @@ class ContactCap:
 
     rule: CapRule
 
-    @property
+    @cached_property
     def reach_back(self) -> timedelta:
         """How far before a send the window may begin."""
         return LONGEST_PERIOD if self.rule.days is None else timedelta(days=self.rule.days)
@@ -54,7 +55,7 @@ class ContactCap:
 
     def _since_us(self, send_at: datetime, zone: ZoneInfo) -> int:
         if self.rule.days is not None:
-            return micros(send_at - timedelta(days=self.rule.days))
+            return micros(send_at - self.reach_back)
         # A contact at the very start belongs to the period, and a cap counts what is later than `since`.
         return micros(period_start(send_at, self.rule.calendar or "day", zone)) - 1
 

@@ -34,6 +34,7 @@ from serving.lookup import Look, Lookup
 from serving.policy import Policy, draw, greedy
 from serving.prices import Prices
 from serving.registry import PRIOR
+from serving.removals import Removals, known_again
 from serving.reservation import reserved, sendable
 from serving.schedule import ALL_ALIKE, Scheduler
 from serving.scoring import Panel, Scores
@@ -101,7 +102,7 @@ class Decider(Lookup):
         )
         return decision.but(
             reasons=reasons,
-            removed=(*removed, *failed, *refused, *decision.removed),
+            removed=Removals(removed, known_again(failed), refused, decision.removed),
             degraded=(
                 *product_scores.degraded,
                 *channel_scores.degraded,

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from features.schema import States
 from serving.caps import Cap, Contact
 from serving.history import Past
 from serving.recorded import pack
-
-Subject = Literal["customer", "product", "channel", "content", "action"]
+from serving.removals import Removed as Removed
+from serving.removals import Subject as Subject
+from serving.removals import summary
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,6 @@ class Columns(Sequence[Candidate]):
 
 
 @dataclass(frozen=True)
-class Removed:
-    """Something that was not possible: what it was, and the rule that said so."""
-
-    subject: Subject
-    id: str
-    rule: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Reason:
     """Why the decision is what it is: a rule id for machines, a sentence for people."""
 
@@ -126,6 +117,10 @@ class Versions:
     catalog: str
     rules: str = ""
     """Hash of the declared policies; see `features.policies.version`."""
+
+    def beside(self, models: Mapping[str, str]) -> Versions:
+        """The same with further models."""
+        return Versions({**self.models, **models}, self.policy, self.features, self.catalog, self.rules)
 
     def document(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -269,26 +264,34 @@ class Decision:
         ]
         return max(same, key=lambda one: one[0])[1] if same else None
 
-    def record(self, candidates: bool = True) -> dict[str, Any]:
+    def record(self, instead: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The document that the ledger keeps: the answer, the question, and every candidate with its propensity.
 
-        candidates: False leaves them out (null), for who keeps them in another form (`serving.packed_record`).
+        instead: what stands for "features", "candidates" and "removed", all of them or none, for who keeps these in
+        another form (`serving.packed_record`).
         """
-        return {
+        ask = self.ask
+        document = {
             **self._answer,
             "asked": {
-                "eligible": None if self.ask.eligible is None else list(self.ask.eligible),
-                "channels": None if self.ask.channels is None else list(self.ask.channels),
-                "language": self.ask.language,
-                "message": None if self.ask.message is None else asdict(self.ask.message),
+                "eligible": None if ask.eligible is None else list(ask.eligible),
+                "channels": None if ask.channels is None else list(ask.channels),
+                "language": ask.language,
+                "message": None if ask.message is None else asdict(ask.message),
             },
-            "features": None if self.features is None else pack(self.features),
+            "features": None,
             "past": self.past.document(),
-            "candidates": self._candidates() if candidates else None,
+            "candidates": None,
             "dropped_scores": self.dropped,
             "forced": self.forced,
-            "removed": [dict(vars(removed)) for removed in self.removed],
         }
+        if instead is None:
+            document["features"] = None if self.features is None else pack(self.features)
+            document["candidates"] = self._candidates()
+            document["removed"] = [dict(vars(removed)) for removed in self.removed]
+        else:
+            document |= instead
+        return document
 
     def _candidates(self) -> list[dict[str, Any]]:
         if isinstance(self.candidates, Columns):
@@ -332,25 +335,6 @@ class Ranking:
         }
 
 
-SHOWN = 20
-"""Ids shown per rule in an answer; the ledger has all of them."""
-
-
-def summary(removed: Sequence[Removed]) -> list[dict[str, Any]]:
-    """One entry per subject and rule: how many fell to it, and the first ids; in the order they fell."""
-    entries: dict[tuple[str, str], dict[str, Any]] = {}
-    for item in removed:
-        key = (item.subject, item.rule)
-        entry = entries.get(key)
-        if entry is None:
-            entries[key] = entry = {"subject": item.subject, "rule": item.rule, "reason": item.reason}
-            entry |= {"count": 0, "ids": []}
-        entry["count"] += 1
-        if entry["count"] <= SHOWN:
-            entry["ids"].append(item.id)
-    return list(entries.values())
-
-
 def rfc3339(time: datetime) -> str:
     """UTC with a Z, microseconds only where there are any."""
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return time.astimezone(UTC).isoformat()[: -len("+00:00")] + "Z"

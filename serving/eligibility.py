@@ -7,9 +7,10 @@ these hold for every purpose, because a message to somebody whom it does not fit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from serving.situation import Situation
 
 BOOKED_WITHIN = timedelta(days=30)
 """How long the bank's holdings may take to tell of a take-up; after that they are believed."""
+_BOOKED_SECONDS = BOOKED_WITHIN.total_seconds()
+_gone = lru_cache(maxsize=8_192)(Removed)  # what falls for one customer falls for many
 
 
 def rankable(
@@ -48,17 +51,22 @@ def removed_products(
     rows: Rows, catalog: Catalog, eligible: frozenset[str] | None, taken: Bool | None = None
 ) -> Iterator[Removed]:
     """The reasons behind `rankable` for the single customer in `rows`, plus eligible ids the catalogue lacks."""
-    held = _held_again(rows, catalog)[0].tolist()
+    again = _held_again(rows, catalog)[0]
+    held = again.tolist()
+    if eligible is None:  # few are gone
+        there = again if taken is None else again | taken[0]
+        places: Iterable[int] = there.nonzero()[0].tolist()
+    else:
+        places = range(len(catalog.product_ids))
     bought = None if taken is None else taken[0].tolist()
-    for position, product in enumerate(catalog.product_ids):
+    for position in places:
+        product = catalog.product_ids[position]
         if eligible is not None and product not in eligible:
-            yield Removed("product", product, "not_eligible", "not in the request's eligible list")
+            yield _gone("product", product, "not_eligible", "not in the request's eligible list")
         elif held[position]:
-            yield Removed("product", product, "held", "the customer holds it, and a holder is not offered it again")
+            yield _gone("product", product, "held", "the customer holds it, and a holder is not offered it again")
         elif bought is not None and bought[position]:
-            yield Removed(
-                "product", product, "just_taken_up", "the customer took it up; holdings do not tell of it yet"
-            )
+            yield _gone("product", product, "just_taken_up", "the customer took it up; holdings do not tell of it yet")
     for product in sorted((eligible or frozenset()) - set(catalog.product_ids)):
         yield Removed("product", product, "unknown_product", "not in the catalogue")
 
@@ -67,40 +75,42 @@ def just_taken_up(states: States, as_of: Float64, catalog: Catalog) -> Bool:
     """Bool [n, P]: holdable products that were taken up in the days before the moments [n] (seconds since 1970), later
     than all that the holdings tell of them. Who has just bought holds, though the bank has not booked it yet."""
     count = len(catalog.products)
-    holdable = np.array([product.holdable for product in catalog.products], dtype=np.bool_)
     bought = purchases.bought_at(states[purchases.NAME], count)
     told = holdings.told_at(states[holdings.NAME], count)
     age = as_of[:, None] - bought  # NaN where never, and then no comparison holds
-    recent: Bool = (age >= 0) & (age <= BOOKED_WITHIN.total_seconds())
-    return recent & ~(told >= bought) & holdable[None, :]
+    recent: Bool = (age >= 0) & (age <= _BOOKED_SECONDS)
+    return recent & ~(told >= bought) & catalog.holdable[None, :]
 
 
 def contactable(refused: Bool, catalog: Catalog, channels: frozenset[str] | None) -> Bool:
     """Bool [n, H]: outbound channels with consent, within `channels` where that is a set. refused: bool [n, H]."""
-    outbound = np.array([channel.outbound for channel in catalog.channels], dtype=np.bool_)
-    asked = np.array([channels is None or channel in channels for channel in catalog.channel_ids], dtype=np.bool_)
-    allowed: Bool = (outbound & asked)[None, :] & ~refused
+    open_ = catalog.outbound
+    if channels is not None:
+        open_ = open_ & np.array([channel in channels for channel in catalog.channel_ids], dtype=np.bool_)
+    allowed: Bool = open_[None, :] & ~refused
     return allowed
 
 
 def removed_channels(refused: Bool, catalog: Catalog, channels: frozenset[str] | None) -> Iterator[Removed]:
     """The reasons behind `contactable` for a single customer (refused: bool [1, H]), plus asked ids it lacks."""
     said_no = refused[0].tolist()
-    for position, channel in enumerate(catalog.channels):
+    shut: Bool = refused[0] | ~catalog.outbound
+    places: Iterable[int] = range(len(said_no)) if channels is not None else shut.nonzero()[0].tolist()
+    for position in places:
+        channel = catalog.channels[position]
         if not channel.outbound:
-            yield Removed("channel", channel.id, "inbound_only", "the customer comes by it; we cannot send on it")
+            yield _gone("channel", channel.id, "inbound_only", "the customer comes by it; we cannot send on it")
         elif channels is not None and channel.id not in channels:
-            yield Removed("channel", channel.id, "not_allowed", "not in the request's channels")
+            yield _gone("channel", channel.id, "not_allowed", "not in the request's channels")
         elif said_no[position]:
-            yield Removed("channel", channel.id, "no_consent", "the customer opted out of it")
+            yield _gone("channel", channel.id, "no_consent", "the customer opted out of it")
     for channel_id in sorted((channels or frozenset()) - set(catalog.channel_ids)):
         yield Removed("channel", channel_id, "unknown_channel", "not in the catalogue")
 
 
 def _held_again(rows: Rows, catalog: Catalog) -> Bool:
     """Bool [n, P]: held, and of a kind that is not offered twice."""
-    holdable = np.array([product.holdable for product in catalog.products], dtype=np.bool_)
-    again: Bool = rows.held & holdable[None, :]
+    again: Bool = rows.held & catalog.holdable[None, :]
     return again
 
 

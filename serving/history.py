@@ -130,6 +130,8 @@ class Remembered:
         now_us = micros(now)
         known = self.ledger.known(customer_id, None if since is None else micros(since), now_us)
         imported = [one for one in self.responses.get(customer_id, ()) if one.at_us <= now_us]
+        if not imported and not known.responses:
+            return Past(known.contacts, (), known.live, known.consent_version)
         ids = {response.event_id for response in imported}
         given = [response for response in known.responses if response.event_id not in ids]
         both = tuple(sorted((*imported, *given), key=lambda one: (one.at_us, one.event_id)))

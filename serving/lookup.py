@@ -84,7 +84,8 @@ class Lookup:
 
     def look_up(self, ask: Ask) -> Look:
         """What is known of the customer; FeaturesUnavailable, LedgerUnavailable where that cannot be read."""
-        moment = np.array([ask.as_of.timestamp()])  # [1]
+        as_of = ask.as_of.timestamp()
+        moment = np.array([as_of])  # [1]
         past = self.history.past(ask.customer_id, self.layers.since(ask.as_of), ask.as_of)
         try:
             states = self.merge(self.customers.read([ask.customer_id]), [past.live])
@@ -101,8 +102,8 @@ class Lookup:
             return assembled[schema.fingerprint]
 
         facts = states[profile.NAME]
-        known = bool(facts.at[0] <= moment[0])  # False for NaN: never seen
-        later = frozenset(name for name, state in states.items() if state.at[0] > moment[0])
+        known = bool(facts.at.item() <= as_of)  # False for NaN: never seen
+        later = frozenset([name for name, state in states.items() if state.at.item() > as_of])
         customer = customer_values(self.attributes, facts) if known else {}
         has = rows.held[0] | taken[0]
         held = frozenset(itertools.compress(self.catalog.product_ids, has.tolist()))
@@ -121,7 +122,7 @@ class Lookup:
         """Products [P] and channels [H] that may be used; both all False where either has none."""
         products = rankable(look.rows, self.catalog, [_set(ask.eligible)], look.taken)[0]
         if holdings.NAME in look.later:
-            products &= np.array([not product.holdable for product in self.catalog.products], dtype=np.bool_)
+            products &= ~self.catalog.holdable
         channels = contactable(look.refused, self.catalog, _set(ask.channels))[0]
         for gone in look.ruled_out:
             if gone.subject == "product":
@@ -133,13 +134,15 @@ class Lookup:
     def removed(self, ask: Ask, look: Look) -> tuple[Removed, ...]:
         """Products and channels that may not be used, each with the rule that says so."""
         later = holdings.NAME in look.later
-        unsure = (
+        unsure = [
             Removed("product", product.id, "holdings_not_known", "its holdings are newer than as_of")
-            for product in self.catalog.products
-            if later and product.holdable
-        )
+            for product in (self.catalog.products if later else ())
+            if product.holdable
+        ]
         products = removed_products(look.rows, self.catalog, _set(ask.eligible), look.taken)
         ours = (*products, *unsure, *removed_channels(look.refused, self.catalog, _set(ask.channels)))
+        if not look.ruled_out:
+            return ours
         named = {(removed.subject, removed.id) for removed in ours}
         return (*ours, *(gone for gone in look.ruled_out if (gone.subject, gone.id) not in named))
 

@@ -1,22 +1,26 @@
 """The record of a decision as few bytes: what the ledger writes, and back to the JSON of `Decision.record`.
 
 Hundreds of candidates are much alike. Their numbers stand column by column as float64, exact to the last bit, where
-equal ones follow each other; everything else is JSON. Both are compressed together by Zstandard, which takes a third of
-the time of deflate at its fastest.
+equal ones follow each other, and those of the features behind them; everything else is JSON. What is the same in many
+records, the names of candidates and most of what was removed, is JSON already when a record is made. All of it is
+compressed together by Zstandard, which takes a third of the time of deflate at its fastest.
 
     FORM · length of what follows when expanded (4 bytes) · compressed:
-        length of the JSON (4 bytes) · JSON · float64 [2 + F, C] (values, propensities, F factors)
+        length of the JSON (4 bytes) · JSON · float64 [2 + F, C] (values, propensities, F factors) · float64 [N]
 
-Bytes are little-endian, C candidates in order; factors stand for the candidates alone that have any. Records of earlier
-versions are deflated JSON, which begins with another byte; they are read as they always were, and a decision that does
-not fit this form is still written so.
+Bytes are little-endian, C candidates in order; factors stand for the candidates alone that have any; the N numbers are
+those of the views in their order. Records of earlier versions have them in the JSON, and begin with another byte, or
+are deflated JSON altogether; all are read as they always were, and a decision that does not fit this form is still
+written deflated.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -26,15 +30,24 @@ import pyarrow as pa
 
 from features.schema import Float64
 from serving.candidates import Draft
-from serving.decision import Action, Decision
+from serving.decision import NO_CONTACT, Action, Decision, Removed
+from serving.recorded import filled_in, outline
+from serving.removals import Removals
+from serving.same import Same
 from serving.slate import Slate
 from serving.value import FACTORS
 
-FORM = b"\x01"
+FORM = b"\x02"
 """The first byte. Deflated data of zlib begins with 0x78."""
+BEFORE = b"\x01"
+"""That of records whose features stand in the JSON."""
 _LENGTH = 4
 _FLOAT64 = np.dtype("<f8")
 _ONLY_FLOATS = frozenset({float})
+_NOTHING = struct.pack("<d", NO_CONTACT.value)
+_ZSTD = pa.Codec("zstd")
+_KEPT = 256
+"""Sets of candidates whose names are kept as JSON."""
 
 
 def packed(decision: Decision, recorded_at: datetime) -> bytes:
@@ -43,31 +56,41 @@ def packed(decision: Decision, recorded_at: datetime) -> bytes:
     if columns is None:
         return zlib.compress(orjson.dumps({**decision.record(), "recorded_at": recorded_at}), 1)
     names, numbers = columns
-    rest = orjson.dumps({**decision.record(candidates=False), "recorded_at": recorded_at, "candidates": names})
-    plain = _sized(len(rest)) + rest + numbers
-    compressed: bytes = pa.compress(plain, codec="zstd", asbytes=True)
-    return FORM + _sized(len(plain)) + compressed
+    features, known = (None, []) if decision.features is None else outline(decision.features)
+    document = decision.record({"features": features, "candidates": names, "removed": _listed(decision.removed)})
+    document["recorded_at"] = recorded_at
+    rest = orjson.dumps(document)
+    plain = b"".join((_sized(len(rest)), rest, *numbers, *(_written(one) for one in known)))
+    return b"".join((FORM, _sized(len(plain)), _ZSTD.compress(plain, asbytes=True)))
 
 
 def unpacked(record: bytes) -> bytes:
     """The JSON of a record as it was before it was packed."""
-    if not record.startswith(FORM):
+    form = record[: len(FORM)]
+    if form not in (FORM, BEFORE):
         return zlib.decompress(record)
     start = len(FORM) + _LENGTH
     size = int.from_bytes(record[len(FORM) : start], "little")
-    plain = pa.decompress(record[start:], decompressed_size=size, codec="zstd", asbytes=True)
+    plain = _ZSTD.decompress(record[start:], decompressed_size=size, asbytes=True)
     end = _LENGTH + int.from_bytes(plain[:_LENGTH], "little")
     document = orjson.loads(plain[_LENGTH:end])
-    document["candidates"] = _candidates(document["candidates"], plain[end:])
+    document["candidates"], numbers = _candidates(document["candidates"], plain[end:])
+    if form == FORM and document["features"] is not None:
+        document["features"] = filled_in(document["features"], numbers)
     return orjson.dumps(document)
 
 
-def _columns(decision: Decision) -> tuple[dict[str, Any], bytes] | None:
+def _columns(decision: Decision) -> tuple[Any, Sequence[bytes]] | None:
     """The candidates' names as JSON-ready columns, and their numbers; None where they do not fit into columns."""
     held = decision.candidates
     if isinstance(held, Slate):
-        numbers = np.concatenate([held.values, decision.propensities, *(vars(held.factors)[kind] for kind in FACTORS)])
-        return _names([*held.offers.actions.tolist(), None], FACTORS, [len(held.offers)]), _written(numbers)
+        made_of = vars(held.factors)
+        numbers = [
+            *(_written(held.worth), _NOTHING),
+            struct.pack(f"<{len(held)}d", *decision.propensities),
+            *(_written(made_of[kind]) for kind in FACTORS),
+        ]
+        return orjson.Fragment(_named(Same(held.offers.actions))), numbers
     factors = [candidate.factors for candidate in held]
     given = [one for one in factors if one is not None]
     kinds = tuple(given[0]) if given else ()
@@ -78,7 +101,21 @@ def _columns(decision: Decision) -> tuple[dict[str, Any], bytes] | None:
     if not _ONLY_FLOATS.issuperset(map(type, flat)):
         return None  # a whole number is written without a point, and would come back with one
     without = [place for place, one in enumerate(factors) if one is None]
-    return _names([candidate.action for candidate in held], kinds, without), _written(np.array(flat))
+    return _names([candidate.action for candidate in held], kinds, without), [_written(np.array(flat))]
+
+
+@lru_cache(maxsize=_KEPT)
+def _named(same: Same[Any]) -> bytes:
+    """The names of a slate's candidates as JSON."""
+    actions = list(same.run)
+    return orjson.dumps(_names([*actions, None], FACTORS, [len(actions)]))
+
+
+def _listed(removed: Sequence[Removed]) -> Any:
+    """What was removed, as a record lists it."""
+    if isinstance(removed, Removals):
+        return orjson.Fragment(removed.json)
+    return [vars(item) for item in removed]
 
 
 def _names(actions: Sequence[Action | Draft | None], kinds: Sequence[str], without: Sequence[int]) -> dict[str, Any]:
@@ -100,15 +137,16 @@ def _sized(length: int) -> bytes:
     return length.to_bytes(_LENGTH, "little")
 
 
-def _candidates(names: Mapping[str, Any], numbers: bytes) -> list[dict[str, Any]]:
-    """The candidates of a record, as `Decision.record` writes them."""
+def _candidates(names: Mapping[str, Any], numbers: bytes) -> tuple[list[dict[str, Any]], bytes]:
+    """The candidates of a record, as `Decision.record` writes them, and the numbers that are not theirs."""
     kinds, without = names["factors"], set(names["without"])
     count = len(names["channel"])
-    flat = np.frombuffer(numbers, _FLOAT64).tolist()
-    values, propensities, given = flat[:count], flat[count : 2 * count], flat[2 * count :]
     each = count - len(without)
+    end = (2 * count + len(kinds) * each) * _FLOAT64.itemsize
+    flat = np.frombuffer(numbers[:end], _FLOAT64).tolist()
+    values, propensities, given = flat[:count], flat[count : 2 * count], flat[2 * count :]
     rows = iter(zip(*(given[start * each : (start + 1) * each] for start in range(len(kinds))), strict=True))
-    return [
+    candidates = [
         {
             "product_id": product,
             "channel": channel,
@@ -121,3 +159,4 @@ def _candidates(names: Mapping[str, Any], numbers: bytes) -> list[dict[str, Any]
             zip(names["product_id"], names["channel"], names["content_id"], values, propensities, strict=True)
         )
     ]
+    return candidates, numbers[end:]

@@ -102,22 +102,25 @@ class Layers:
         return {name: place for place, name in enumerate(self.catalog.channel_ids)}
 
     @cached_property
-    def asks_for_pairs(self) -> bool:
-        """Whether a rule may refuse a product on a channel, though each may be used by itself."""
-        return bool(self.periods) or any(limit.rule.target.scope not in _OF_CHANNELS for limit in self.limits)
-
-    @cached_property
     def limits(self) -> tuple[Suppression | ContactCap, ...]:
         """What only marketing is held to."""
         return *self.suppressions, *self.caps
 
     def since(self, as_of: datetime) -> datetime | None:
         """How far back contacts matter to a decision at `as_of`; None: no rule counts them."""
-        return as_of - max(cap.reach_back for cap in self.caps) if self.caps else None
+        return None if self._reach_back is None else as_of - self._reach_back
+
+    @cached_property
+    def _reach_back(self) -> timedelta | None:
+        return max((cap.reach_back for cap in self.caps), default=None)
 
     def zone(self, named: object) -> ZoneInfo:
         """The customer's zone; the catalogue's where they have none, or one that is not known."""
-        return zone_of(named) or ZoneInfo(self.catalog.time_zone)
+        return zone_of(named) or self._zone
+
+    @cached_property
+    def _zone(self) -> ZoneInfo:
+        return ZoneInfo(self.catalog.time_zone)
 
     def defer(self, channel_id: str, moment: datetime, at: Situation) -> datetime:
         """The first moment from `moment` on outside the channel's quiet hours, UTC; mandatory messages ignore them."""
@@ -137,10 +140,14 @@ class Layers:
         """The channels that may not be used when quiet hours first allow it, each with the first rule that says so."""
         return self._channels(at, tuple(self._of_customer(at)))
 
+    def may_refuse_pairs(self, at: Situation) -> bool:
+        """Whether a rule may refuse a product on a channel to this customer, though each may be used by itself."""
+        return bool(self.periods) or any(limit.may_refuse(at) for limit in self._limits_of_products)
+
     def pairs(self, pairs: Iterable[tuple[Product, Channel]], at: Situation) -> dict[tuple[str, str], Removed]:
         """Of pairs that passed the rules for products and channels, those that may not be sent then; by their ids."""
         found: dict[tuple[str, str], Removed] = {}
-        if not self.periods and not any(limit.may_refuse(at) for limit in self._limits_of_products):
+        if not self.may_refuse_pairs(at):
             return found
         known: dict[tuple[str, datetime], tuple[str, str] | None] = {}
         send_times: dict[str, datetime] = {}

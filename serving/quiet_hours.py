@@ -28,8 +28,21 @@ def next_allowed(at: datetime, zone: ZoneInfo, quiet: Quiet | None) -> datetime:
     before them they have ended.
     """
     moment = at.astimezone(UTC)
-    if quiet is None:
+    if quiet is None or not is_quiet(moment.astimezone(zone), quiet):
         return moment
+    # Whoever is asked about within an hour waits for the same end, unless quiet hours begin or end in it.
+    end = _since_hour(moment.replace(minute=0, second=0, microsecond=0), zone, quiet)
+    return end if end > moment else _followed(moment, zone, quiet)
+
+
+@lru_cache(maxsize=4_096)
+def _since_hour(hour: datetime, zone: ZoneInfo, quiet: Quiet) -> datetime:
+    """`next_allowed` of a full hour, UTC."""
+    return _followed(hour, zone, quiet)
+
+
+def _followed(moment: datetime, zone: ZoneInfo, quiet: Quiet) -> datetime:
+    """The first moment from this one on that is not quiet, by the clock; UTC."""
     _, ends = _times(quiet)
     while True:
         local = moment.astimezone(zone)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from features.schema import State, States, View
+from features.schema import Float64, State, States, View
 
 _FLOAT64 = np.dtype("<f8")
 
@@ -45,6 +45,29 @@ def pack(states: States) -> dict[str, Any]:
         }
         for name, state in states.items()
     }
+
+
+def outline(states: States) -> tuple[dict[str, Any], list[Float64]]:
+    """As `pack`, but for the numbers: JSON-ready values that say how many there are of each view, and they apart."""
+    found = {}
+    for name, state in states.items():
+        at = state.at.item()
+        found[name] = {
+            "at": None if math.isnan(at) else at,
+            "numbers": state.numbers.shape[1],
+            "texts": state.texts[0].tolist(),
+        }
+    return found, [state.numbers[0] for state in states.values()]
+
+
+def filled_in(outlined: Mapping[str, Any], numbers: bytes) -> dict[str, Any]:
+    """What `pack` makes of states, from their outline and their numbers as little-endian float64."""
+    found = {}
+    for name, entry in outlined.items():
+        size = entry["numbers"] * _FLOAT64.itemsize
+        found[name] = {**entry, "numbers": base64.b64encode(numbers[:size]).decode()}
+        numbers = numbers[size:]
+    return found
 
 
 def unpack(packed: Mapping[str, Any], views: Sequence[View]) -> States:

@@ -15,7 +15,7 @@ from serving.situation import Situation
 
 def sendable(layers: Layers, found: Offers, at: Situation) -> tuple[Offers, tuple[Removed, ...]]:
     """The offers that may be sent when quiet hours first allow it, and the pairs that may not."""
-    if not layers.asks_for_pairs or not len(found):
+    if not len(found) or not layers.may_refuse_pairs(at):
         return found, ()
     catalog = layers.catalog
     width = len(catalog.channels)
@@ -49,11 +49,14 @@ def reserved(layers: Layers, decision: Decision, at: Situation) -> Decision:
         send_at = layers.defer(first.channel, at.as_of, at)
         first = replace(first, send_at=send_at, deadline=send_at + (first.deadline - first.send_at))
     kept = [hop for hop in others if layers.allowed(product, channels[hop.channel], hop.send_at, at)]
-    left_out = {hop.channel for hop in others if hop not in kept}
+    fallback_channels = decision.fallback_channels
+    if len(kept) < len(others):
+        left_out = {hop.channel for hop in others if hop not in kept}
+        fallback_channels = tuple(name for name in fallback_channels if name not in left_out)
     channel = channels[first.channel]
     return decision.but(
         chain=(first, *kept),
-        fallback_channels=tuple(name for name in decision.fallback_channels if name not in left_out),
+        fallback_channels=fallback_channels,
         contact=layers.contact(
             decision.ask.customer_id, product, channel, first.send_at, at.purpose, decision.decision_id
         ),

@@ -14,11 +14,10 @@ is known of them but what is known of the others. Without a model it is as soon 
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -26,27 +25,19 @@ import numpy as np
 from features import habits
 from features.catalog import Catalog
 from features.columns import Purpose
-from features.schema import Float64, States
-from features.times import part_of_day
+from features.schema import States
 from serving.decision import Decision, Hop
+from serving.prospects import Prospects
 from serving.quiet_hours import Quiet, next_allowed
 from serving.registry import TIMING_MODEL
-from serving.timing import Outlook, TimingModel, slot_of
+from serving.timing import Outlook, TimingModel
 
-HORIZON = timedelta(hours=24)
-"""How far ahead a better hour is looked for."""
-HALF_LIFE = timedelta(days=7)
-"""A message that waits this long is worth half: needs fade."""
 PATIENCE = timedelta(days=7)
 """A chain takes up no further channel later than this after its start."""
 MOST_HOPS = 3
 """Channels in a chain, the action's own included."""
-LEAST_TRIED = 10.0
-"""Messages of the channel around an hour of the day before that hour is looked for."""
 UNKNOWN_DELAY = timedelta(hours=48)
 """The time that a hop is given where no model says how soon messages are noticed."""
-_DAYS = 4_096
-"""Days that are kept, by the zone and hour that they begin with."""
 
 
 @dataclass(frozen=True)
@@ -59,34 +50,6 @@ class Deferring:
     def __call__(self, channel: str, moment: datetime) -> datetime:
         """The first moment from there on at which the rules allow the channel; UTC."""
         return next_allowed(moment, self.zone, self.quiet[channel])
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Moments in order, UTC, with their slots of the customer's week and parts of the day in the model's zone."""
-
-    moments: tuple[datetime, ...]
-    slots: tuple[int, ...]
-    parts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, moments: Iterable[datetime], zone: ZoneInfo, own: ZoneInfo) -> Grid:
-        """zone: the customer's; own: the model's."""
-        kept = tuple(moments)
-        return cls(
-            kept,
-            tuple(slot_of(moment, zone) for moment in kept),
-            tuple(part_of_day(moment, own) for moment in kept),
-        )
-
-    def including(self, moment: datetime, zone: ZoneInfo, own: ZoneInfo) -> Grid:
-        """The same with this moment among them."""
-        place = bisect.bisect_left(self.moments, moment)
-        if place < len(self.moments) and self.moments[place] == moment:
-            return self
-        one = Grid.of([moment], zone, own)
-        both = zip(vars(self).values(), vars(one).values(), strict=True)
-        return Grid(*((*many[:place], *single, *many[place:]) for many, single in both))
 
 
 @dataclass(frozen=True)
@@ -117,7 +80,7 @@ class Scheduler:
         others = self.order(decision.fallback_channels, ask.as_of, mine, zone)
         defer = deferring(catalog, zone, ask.purpose)
         chain = self.chain(ask.as_of, (channel, *others), mine, zone, defer, at_once(catalog, channel, ask.purpose))
-        versions = replace(decision.versions, models={**decision.versions.models, **self.versions})
+        versions = decision.versions.beside(self.versions)
         return decision.but(fallback_channels=others, chain=chain, versions=versions)
 
     def chain(
@@ -149,10 +112,9 @@ class Scheduler:
         """The best allowed moment to send from `since` on."""
         if self.model is None or customer is None or soonest:
             return defer(channel, since)
-        grid = _allowed(since, defer(channel, since), zone, self.model.zone, defer.quiet[channel])
-        waits = np.array([(moment - since) / HALF_LIFE for moment in grid.moments])  # [k]
-        values = self.values(self.model, [channel], grid, customer)[0] * 0.5**waits
-        return grid.moments[int(np.argmax(values))]
+        prospect = self._prospects.since(self.model.places[channel], since, zone, defer.quiet[channel])
+        values = customer.reached(prospect.hours) * prospect.weights
+        return prospect.moments[int(values.argmax())]  # the first of equal ones
 
     def order(
         self, channels: Sequence[str], start: datetime, customer: Outlook | None, zone: ZoneInfo
@@ -160,81 +122,33 @@ class Scheduler:
         """`channels` by the value of their best hour within the horizon; equal ones, and all without a model, stay."""
         if self.model is None or customer is None or not channels:
             return tuple(channels)
-        grid = _allowed(start, start.astimezone(UTC), zone, self.model.zone, None)
-        best = self.values(self.model, channels, grid, customer).max(axis=1)  # [c]
-        return tuple(channels[place] for place in np.argsort(-best, kind="stable"))
-
-    def values(self, model: TimingModel, channels: Sequence[str], grid: Grid, customer: Outlook) -> Float64:
-        """Float64 [c, k]: P(delivered, noticed and answered) by each channel, sent at each moment of the grid.
-
-        0 at moments, but for the first, whose hour was hardly ever tried.
-        """
-        channel = np.array([model.channels.index(name) for name in channels])[:, None]  # [c, 1]
-        slot, part = np.array(grid.slots), np.array(grid.parts)  # [k] each
-        delivered, noticed, answered = model.stages(channel, slot, customer.posterior[:, channel], customer.lift[part])
-        known = model.tried[channel, slot] >= LEAST_TRIED
-        known[:, 0] = True
-        return np.where(known, delivered * noticed * answered, 0.0)
+        there, known = self._prospects.unweighted(start, zone)
+        best = (customer.reached(there) * known).max(axis=1).tolist()  # [H]
+        places = self.model.places
+        return tuple(sorted(channels, key=lambda channel: -best[places[channel]]))
 
     def delay(self, channel: str) -> timedelta:
         """How long a hop on this channel is waited for."""
         if self.model is None:
             return UNKNOWN_DELAY
-        return timedelta(seconds=round(float(self.model.delays[self.model.channels.index(channel)])))
+        return self.model.patience[channel]
+
+    @cached_property
+    def _prospects(self) -> Prospects:
+        assert self.model, "without one no hour is looked for"
+        return Prospects(self.model)
 
 
 ALL_ALIKE = Scheduler()
 """Without a model."""
 
 
-def hours(since: datetime, zone: ZoneInfo) -> list[datetime]:
-    """`since` and every local full hour after it within the horizon, in UTC: no clock change skips or repeats one."""
-    moments = [since.astimezone(UTC)]
-    following = _first_hour(since, zone)
-    while following - moments[0] <= HORIZON:
-        moments.append(following)
-        following = _first_hour(following, zone)
-    return moments
-
-
-def _first_hour(moment: datetime, zone: ZoneInfo) -> datetime:
-    """The first local full hour after a moment, UTC."""
-    local = moment.astimezone(zone)
-    into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
-    return moment.astimezone(UTC) + timedelta(hours=1) - into
-
-
-@lru_cache(maxsize=_DAYS)
-def _day(first: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
-    """The local full hours of a horizon that begins with the full hour `first`."""
-    return tuple(hours(first, zone))
-
-
-@lru_cache(maxsize=_DAYS)
-def _put_off(first: datetime, count: int, zone: ZoneInfo, own: ZoneInfo, quiet: Quiet | None) -> Grid:
-    """`count` full hours from `first`, put off to where quiet hours allow them, where several may coincide.
-
-    They are the same for everybody of a zone who is asked about within an hour.
-    """
-    moments = sorted({next_allowed(moment, zone, quiet) for moment in _day(first, zone)[:count]})
-    return Grid.of(moments, zone, own)
-
-
-def _allowed(since: datetime, at: datetime, zone: ZoneInfo, own: ZoneInfo, quiet: Quiet | None) -> Grid:
-    """The moments to choose from: `at`, and every later full hour within the horizon of `since`, put off."""
-    first = _first_hour(since, zone)
-    count = bisect.bisect_right(_day(first, zone), since.astimezone(UTC) + HORIZON)
-    return _put_off(first, count, zone, own, quiet).including(at, zone, own)
-
-
 def at_once(catalog: Catalog, channel: str, purpose: str) -> bool:
     """Whether no better hour is looked for: a duty does not wait, and on an inbound channel the customer is there."""
-    return purpose == Purpose.MANDATORY or any(
-        one.id == channel and one.direction == "inbound" for one in catalog.channels
-    )
+    return purpose == Purpose.MANDATORY or channel in catalog.inbound
 
 
 def deferring(catalog: Catalog, zone: ZoneInfo, purpose: str) -> Deferring:
     """Puts moments off for the catalogue's channels; a duty ignores quiet hours."""
-    quiet = {one.id: None if purpose == Purpose.MANDATORY else one.quiet_hours for one in catalog.channels}
-    return Deferring(zone, quiet)
+    quiet = catalog.quiet_hours
+    return Deferring(zone, dict.fromkeys(quiet) if purpose == Purpose.MANDATORY else quiet)

@@ -16,9 +16,9 @@ Kept as `timing.json` with the SHA-256 of it in `manifest.json`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from serving.choice import verify, write_verified
 SLOTS = 168
 STAGES = ("delivered", "noticed", "answered")
 TIMING_FILE = "timing.json"
+# Where habits' outcomes (delivered, failed, noticed, answered) count for the stages; what failed was tried too.
+_SUCCESSES, _TRIALS, _FAILED = np.array([0, 2, 3]), np.array([0, 0, 2]), 1
 
 
 def slot_of(at: datetime, zone: ZoneInfo) -> int:
@@ -56,12 +58,32 @@ class Stage:
     pull: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Hours:
+    """k hours on c channels, `asked` of the model's, before it is known whose they are.
+
+    slots: float64 [3, c, k] and rates: float64 [3, c, 1], log-odds of the stages by slot, and of the channels. parts:
+    int64 [k], of the day.
+    """
+
+    slots: Float64
+    rates: Float64
+    parts: Int64
+    asked: slice
+
+
 @dataclass(frozen=True)
 class Outlook:
     """A customer's log-odds of the three stages by channel, [3, H], and of noticing more by part of the day, [8]."""
 
     posterior: Float64
     lift: Float64
+
+    def reached(self, there: Hours) -> Float64:
+        """Float64 [c, k]: P(delivered, noticed and answered) by each channel, in each of these hours."""
+        posterior = self.posterior[:, there.asked, None]
+        delivered, noticed, answered = _stages(there.slots, posterior, there.rates, self.lift[there.parts])
+        return np.asarray(delivered * noticed * answered)
 
 
 @dataclass(frozen=True)
@@ -87,33 +109,49 @@ class TimingModel:
         """Float64 [n, 3]: delivered, noticed if delivered, answered if noticed; question i is of habits' row i."""
         mine = habits.outcomes[np.arange(len(channel)), channel]  # [n, 4]
         lift = self.lifts(habits.parts)[np.arange(len(part)), part]
-        return np.moveaxis(self.stages(channel, slot, self.posterior(channel, mine), lift), 0, -1)
+        posterior = self._posterior(mine, self._rates[:, channel])
+        stages = _stages(self._slot_logits[:, channel, slot], posterior, self._rate_logits[:, channel], lift)
+        return np.moveaxis(stages, 0, -1)
 
     def outlook(self, habits: Habits) -> Outlook:
         """What the model says of the first of these customers."""
-        return Outlook(self.posterior(np.arange(len(self.channels)), habits.outcomes[0]), self.lifts(habits.parts)[0])
+        return Outlook(self._posterior(habits.outcomes[0], self._rates), self.lifts(habits.parts)[0])
 
-    def posterior(self, channel: Int64, outcomes: Float64) -> Float64:
-        """Float64 [3, …]: per stage the log-odds of customers with these outcomes […, 4] on channels […]."""
-        rate = self._rates[:, channel]
-        delivered, failed, noticed, answered = outcomes.transpose(-1, *range(outcomes.ndim - 1))
-        successes = np.stack([delivered, noticed, answered])
-        trials = np.stack([delivered + failed, delivered, noticed])
-        trials = np.maximum(trials, successes)
-        strength = self._strengths.reshape(-1, *(1 for _ in channel.shape))
-        return _logit(np.where(trials > 0, (strength * rate + successes) / (strength + trials), rate))
-
-    def stages(self, channel: Int64, slot: Int64, posterior: Float64, lift: Float64) -> Float64:
-        """Float64 [3, …]: the stages' probabilities; posterior: [3, …], lift: […], log-odds."""
-        logit = self._slot_logits[:, channel, slot] + posterior - self._rate_logits[:, channel]
-        logit[1] += lift
-        return np.asarray(1.0 / (1.0 + np.exp(-logit)))
+    def hours(self, place: int | None, slots: Sequence[int], parts: Sequence[int]) -> Hours:
+        """Hours by slots [k] of the week and parts [k] of the day; place: of their channel, None: all of them."""
+        asked = slice(None) if place is None else slice(place, place + 1)
+        there = np.ascontiguousarray(self._slot_logits[:, asked, list(slots)])
+        return Hours(there, self._rate_logits[:, asked, None], np.array(parts), asked)
 
     def lifts(self, parts: Float64) -> Float64:
         """Float64 [n, 8]: log-odds by which customers with these counts [n, 8] notice more in each part of the day."""
-        share = (self.active * self.shares + parts) / (self.active + parts.sum(axis=1, keepdims=True))
-        lift = np.where(parts.sum(axis=1, keepdims=True) > 0, share / self.shares, 1.0)
+        total = parts.sum(axis=1, keepdims=True)
+        share = (self._usual + parts) / (self.active + total)
+        lift = np.where(total > 0, share / self.shares, 1.0)
         return np.asarray(self.noticed.pull * np.log(lift))
+
+    def _posterior(self, outcomes: Float64, rate: Float64) -> Float64:
+        """Float64 [3, m]: per stage the log-odds of m customers on channels, with these outcomes [m, 4] and rates
+        [3, m] of all customers."""
+        counts = outcomes.T  # [4, m]
+        successes, trials = counts.take(_SUCCESSES, axis=0), counts.take(_TRIALS, axis=0)  # [3, m] each
+        trials[0] += counts[_FAILED]
+        np.maximum(trials, successes, out=trials)
+        strength = self._strengths
+        return _logit(np.where(trials > 0, (strength * rate + successes) / (strength + trials), rate))
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each channel stands."""
+        return {name: place for place, name in enumerate(self.channels)}
+
+    @cached_property
+    def patience(self) -> dict[str, timedelta]:
+        """How long a hop on each channel is waited for, in whole seconds."""
+        return {
+            name: timedelta(seconds=round(delay))
+            for name, delay in zip(self.channels, self.delays.tolist(), strict=True)
+        }
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -137,7 +175,11 @@ class TimingModel:
 
     @cached_property
     def _strengths(self) -> Float64:
-        return np.array([stage.strength for stage in self._stages])
+        return np.array([[stage.strength] for stage in self._stages])  # [3, 1]
+
+    @cached_property
+    def _usual(self) -> Float64:
+        return self.active * self.shares  # [8]
 
     def save(self, folder: Path) -> None:
         """Write the model to a new `folder`, all of it or nothing."""
@@ -185,6 +227,16 @@ def _positive(number: object) -> float:
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f"a strength must be a finite number above 0, however it is {value}")
     return value
+
+
+def _stages(slots: Float64, posterior: Float64, rates: Float64, lift: Float64) -> Float64:
+    """Float64 [3, …]: the stages' probabilities from log-odds: of slots, posterior and channel rates, each [3, …], and
+    of noticing more, […]."""
+    against = rates - (slots + posterior)  # log-odds of the contrary: rounding is the same for both signs
+    against[1] -= lift
+    np.exp(against, out=against)
+    against += 1.0
+    return np.divide(1.0, against, out=against)
 
 
 def _logit(probability: Float64) -> Float64:

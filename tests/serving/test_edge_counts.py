@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import sqlite3
 import threading
 import zlib
@@ -16,10 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
+from features.schema import State
 from serving.api import create_app
 from serving.caps import Cap, Contact
 from serving.decision import Action, Candidate, Decision
@@ -28,8 +32,9 @@ from serving.entries import Entry
 from serving.group_commit import Writer
 from serving.history import Known
 from serving.opening import Opening, Serving
-from serving.packed_record import FORM, packed, unpacked
+from serving.packed_record import BEFORE, FORM, packed, unpacked
 from serving.readers import Readers
+from serving.recorded import pack
 from serving.sqlite_decisions import write
 from serving.sqlite_events import known
 from serving.sqlite_tables import connect
@@ -278,3 +283,39 @@ def test_a_decision_that_does_not_fit_into_columns_is_written_whole(
 
 def test_records_of_earlier_versions_are_read_as_they_always_were(decision: Decision) -> None:
     assert unpacked(zlib.compress(whole(decision), 1)) == whole(decision)
+    document = orjson.loads(whole(decision))
+    numbers = np.array([[one["value"], one["propensity"]] for one in document["candidates"]]).T
+    factors = [list(one["factors"].values()) for one in document["candidates"] if one["factors"]]
+    document["candidates"] = {
+        **{name: [one[name] for one in document["candidates"]] for name in ("product_id", "channel", "content_id")},
+        "factors": list(next(one["factors"] for one in document["candidates"] if one["factors"])),
+        "without": [place for place, one in enumerate(document["candidates"]) if not one["factors"]],
+    }
+    text = orjson.dumps(document)  # the features' numbers among it, as base64
+    plain = len(text).to_bytes(4, "little") + text + numbers.tobytes() + np.array(factors).T.tobytes()
+    before = BEFORE + len(plain).to_bytes(4, "little") + pa.compress(plain, codec="zstd", asbytes=True)
+    assert unpacked(before) == whole(decision)
+
+
+def test_a_record_without_features_comes_back_without_any(decision: Decision) -> None:
+    none = replace(decision, features=None)
+    assert unpacked(packed(none, CLOCK)) == whole(none)
+
+
+def test_a_record_keeps_its_features_to_the_last_bit(decision: Decision) -> None:
+    assert decision.features
+    odd = np.array([[-0.0, np.nan, 5e-324, -np.inf, 1 / 3]])
+    odd.view(np.uint64)[0, 1] |= 5  # a missing number of its own
+    kept = {**decision.features, "market": State(np.array([1e9 + 1e-6]), odd, np.empty((1, 0), dtype=object))}
+    written = orjson.loads(unpacked(packed(replace(decision, features=kept), CLOCK)))["features"]
+    assert written == orjson.loads(orjson.dumps(pack(kept)))
+    assert base64.b64decode(written["market"]["numbers"]) == odd.tobytes()
+
+
+def test_the_names_of_other_candidates_are_never_taken_for_these(world: World) -> None:
+    everything, push_only = (
+        world.decider.decide(world.ask(), "0"),
+        world.decider.decide(world.ask(channels=("push",)), "0"),
+    )
+    for one in (everything, push_only, everything):
+        assert unpacked(packed(one, CLOCK)) == whole(one)

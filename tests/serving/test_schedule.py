@@ -14,7 +14,8 @@ import pytest
 from features.catalog import Catalog, Channel
 from features.habits import Habits
 from serving.policy import Policy
-from serving.schedule import ALL_ALIKE, HORIZON, UNKNOWN_DELAY, Scheduler, at_once, deferring, hours
+from serving.prospects import HORIZON, hours
+from serving.schedule import ALL_ALIKE, UNKNOWN_DELAY, Scheduler, at_once, deferring
 from serving.timing import SLOTS, Stage, TimingModel
 
 if TYPE_CHECKING:
