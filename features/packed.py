@@ -35,6 +35,8 @@ Row: TypeAlias = tuple[int, str, int, bytes, str | None]
 _KEYS_PER_QUERY = 8_192  # SQLite binds at most 32,766 values to one statement
 _ROWS_PER_BLOCK = 65_536
 _BUSY_SECONDS = 30.0
+_READERS_MILLISECONDS = 1_000
+"""So long the end of a load waits for readers in the middle of an answer, to cut the log."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS layouts (
@@ -162,16 +164,22 @@ class OnlineStates(PackedStates):
 
     def write(self, view: View, table: pa.Table) -> None:
         """Write the states in `table`, all of them or none."""
-        self.load(view, [table])
+        with _writing(self.path) as connection:
+            self._upsert(connection, view, [table])
 
     def load(self, view: View, blocks: Iterable[pa.Table]) -> None:
-        """Write the states of all blocks, all of them or none."""
-        number = self._ids[view.name]
+        """Write the states of all blocks, all of them or none; the file is all that is left on disk then."""
         blocks = iter(blocks)
         first = next(blocks, None)  # it may take long to compute: nobody else has to wait for it
-        with _writing(self.path) as connection, connection:
+        with _writing(self.path) as connection:
+            self._upsert(connection, view, itertools.chain([] if first is None else [first], blocks))
+            _cut_log(connection)
+
+    def _upsert(self, connection: sqlite3.Connection, view: View, blocks: Iterable[pa.Table]) -> None:
+        number = self._ids[view.name]
+        with connection:
             connection.execute("BEGIN IMMEDIATE")
-            for block in itertools.chain([] if first is None else [first], blocks):
+            for block in blocks:
                 for start in range(0, block.num_rows, _ROWS_PER_BLOCK):
                     rows = pack(view, block.slice(start, _ROWS_PER_BLOCK))
                     connection.executemany(_UPSERT, zip(itertools.repeat(number), *rows, strict=False))
@@ -224,6 +232,16 @@ class OnlineStates(PackedStates):
 def _forget(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM states WHERE view_id = (SELECT view_id FROM layouts WHERE name = ?)", [name])
     connection.execute("DELETE FROM layouts WHERE name = ?", [name])
+
+
+def _cut_log(connection: sqlite3.Connection) -> None:
+    """Bring the write-ahead log into the file and cut it to nothing: after a load it is as large as what was loaded.
+
+    No reader fails or waits for it: who comes meanwhile reads the file itself. Where one takes long over an answer from
+    the log, the log stays as it is, which is no harm, and the next load cuts it.
+    """
+    connection.execute(f"PRAGMA busy_timeout = {_READERS_MILLISECONDS}")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 @contextmanager

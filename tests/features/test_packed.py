@@ -85,6 +85,39 @@ def test_reads_go_on_while_another_connection_writes(online: OnlineStates) -> No
     assert read == [day(1).timestamp()] * 4
 
 
+def log_size(online: OnlineStates) -> int:
+    """Bytes of the write-ahead log beside the file."""
+    return online.path.with_name(f"{online.path.name}-wal").stat().st_size
+
+
+def many(opted_out: float, at: int) -> pa.Table:
+    return states(CONSENT, *[(f"c{i}", at, at, opted_out) for i in range(5_000)])
+
+
+def test_after_a_load_the_file_is_all_that_lies_on_disk(online: OnlineStates) -> None:
+    online.read(["a"])  # a reader keeps the log where it is, as a server does
+    online.write(CONSENT, many(0.0, 1))
+    assert log_size(online) > 0, "small writes leave it: others share its one sync"
+    online.load(CONSENT, [many(1.0, 2)])
+    assert log_size(online) == 0
+    assert online.read(["c7"])["consent"].numbers.tolist() == [[1.0]]
+
+
+def test_a_reader_in_the_middle_of_its_answer_goes_on_and_the_next_load_cuts_the_log(online: OnlineStates) -> None:
+    online.load(CONSENT, [many(0.0, 1)])
+    reader = sqlite3.connect(online.path)
+    ask = "SELECT count(*), min(event_us) FROM states"
+    reader.execute("BEGIN")
+    before = reader.execute(ask).fetchone()
+    online.load(CONSENT, [many(1.0, 2)])
+    assert log_size(online) > 0
+    assert reader.execute(ask).fetchone() == before, "its moment is that of its first question"
+    assert online.read(["c7"])["consent"].numbers.tolist() == [[1.0]]
+    reader.close()
+    online.load(CONSENT, [many(0.0, 3)])
+    assert log_size(online) == 0
+
+
 def test_a_file_whose_rows_lie_by_view_is_read_and_written_as_before(online: OnlineStates) -> None:
     with sqlite3.connect(online.path) as connection:
         [(table,)] = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'states'").fetchall()
