@@ -18,7 +18,7 @@ from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import ArtefactError, InputError, NotBuilt
 from features.packed import OnlineStates, define
 from features.packing import key_column
-from features.schema import Column, View
+from features.schema import Column, State, View
 
 PROFILE = View(
     "profile",
@@ -61,6 +61,51 @@ def test_more_customers_than_one_query_takes_are_read_in_order(online: OnlineSta
     online.write(CONSENT, states(CONSENT, *[(f"c{i}", 1, 1, float(i)) for i in range(20_000)]))
     asked = np.random.default_rng(1).permutation(20_000)
     assert online.read([f"c{i}" for i in asked])["consent"].numbers[:, 0].tolist() == asked.tolist()
+
+
+def same(one: State, other: State) -> bool:
+    numbers = np.array_equal(one.numbers, other.numbers, equal_nan=True)
+    return np.array_equal(one.at, other.at, equal_nan=True) and numbers and one.texts.tolist() == other.texts.tolist()
+
+
+def test_of_many_customers_each_is_read_as_alone(online: OnlineStates) -> None:
+    """Whoever is asked together, twice, unknown, or called as the market is."""
+    draw = np.random.default_rng(2)
+    known = [*(f"c{i}" for i in range(60)), "all", "späte ' \0 Zahl", ""]
+    for view, share in ((PROFILE, 0.7), (CONSENT, 0.5)):
+        rows: list[tuple[Any, ...]] = []
+        for key in (key for key in known if draw.random() < share):
+            word = str(draw.choice(["x", "Zoë 王", "", None]))
+            said = (draw.normal(), word, None, None) if view is PROFILE else (draw.normal(),)
+            rows.append((key, 1 + draw.random(), 3, *said))
+        online.write(view, states(view, *rows))
+    online.write(MARKET, states(MARKET, ("all", 2, 2, 0.5, None)))
+    alone = {key: online.read([key]) for key in [*known, "nobody"]}
+    for size in (2, 9, 10, 11, 300, 1_000, 1_001, 2_500):
+        asked = draw.choice([*known, "nobody"], size).tolist()
+        together = online.read(asked)
+        assert list(together) == [view.name for view in VIEWS]
+        for place in range(size) if size < 1_000 else (0, 1, 998, 999, size - 1):
+            for name, state in together.items():
+                assert same(state.take(np.array([place])), alone[asked[place]][name]), (size, place, name)
+
+
+def test_damage_is_found_among_many_customers_too(online: OnlineStates) -> None:
+    online.write(CONSENT, states(CONSENT, *[(f"c{i}", 1, 1, 1.0) for i in range(50)]))
+    with sqlite3.connect(online.path) as connection:
+        connection.execute("UPDATE states SET numbers = x'00' WHERE key = 'c7'")
+    with pytest.raises(ArtefactError, match="build the features again"):
+        online.read([f"c{i}" for i in range(50)])
+
+
+def test_many_customers_are_found_by_their_keys_and_never_by_a_scan(online: OnlineStates) -> None:
+    query = online.joined_query([PROFILE, CONSENT], 2)
+    with sqlite3.connect(online.path) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", [0, "a", 1, "b"])]
+    searches = [line for line in plan if line.startswith("SEARCH")]
+    assert len(searches) == 2
+    assert all("key=? AND view_id=?" in line for line in searches)
+    assert not any("SCAN s" in line for line in plan)
 
 
 def test_a_write_is_kept_whole_or_not_at_all(online: OnlineStates) -> None:
