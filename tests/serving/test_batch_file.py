@@ -115,6 +115,19 @@ def test_the_file_has_the_lines_of_the_blocks_in_the_order_of_the_entities(tmp_p
     assert names(tmp_path) == ["scores.parquet"]
 
 
+def test_what_a_customer_is_eligible_for_goes_with_the_customer_through_all_parts(tmp_path: Path) -> None:
+    build: Any = FakeBuild()
+    model: Any = FakeModel()
+    numbers = [int(name[1:]) for name in WHO]
+    asked = entities()
+    asked["eligible"] = [frozenset({"card"} if number % 3 else {"loan"}) for number in numbers]
+    score_file(build, model, asked, tmp_path / "scores.parquet", "origin", block=BLOCK, threads=2, source=rows_of)
+    found = pd.read_parquet(tmp_path / "scores.parquet")
+    expected = {(f"c{number:02d}", "card" if number % 3 else "loan") for number in numbers}
+    expected -= {(f"c{number:02d}", "card") for number in numbers if number % 10 == 0}
+    assert set(zip(found["customer_id"], found["product_id"], strict=True)) == expected
+
+
 def test_without_entities_there_is_a_file_without_lines(tmp_path: Path) -> None:
     assert run(tmp_path / "scores.parquet", who=[]) == 0
     assert list(pd.read_parquet(tmp_path / "scores.parquet")) == ["customer_id", "as_of", "product_id", "score", "rank"]
