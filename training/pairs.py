@@ -103,36 +103,22 @@ class MaskedSoftmax:
         """LightGBM's objective; `utilities` are the trees' sum plus the prior, which is the pairs' init score."""
         return self.gradient(utilities)
 
-    def metric(self, utilities: Float64, data: lightgbm.Dataset) -> tuple[str, float, bool]:
-        """LightGBM's metric: the loss, of which less is better."""
-        return "log_loss", self.loss(utilities), False
-
 
 class PairSequence(lightgbm.Sequence):
-    """Pair lines made block by block while LightGBM bins them: the float matrix is never whole in memory.
-
-    shown: bool [columns of a line]; the others are 0 in every line, and LightGBM spends nothing on a column that never
-    changes. None: all are shown.
-    """
+    """Pair lines made block by block while LightGBM bins them: the float matrix is never whole in memory."""
 
     batch_size = 16_384
 
-    def __init__(
-        self, examples: Examples, layout: Layout, prior: Float32, pairs: Pairs, shown: Bool | None = None
-    ) -> None:
+    def __init__(self, examples: Examples, layout: Layout, prior: Float32, pairs: Pairs) -> None:
         self.blocks = layout.customer(examples.rows), layout.candidates(examples.rows)
         self.prior = prior
         self.pairs = pairs
-        self._hidden = None if shown is None else np.flatnonzero(~shown)
         self._near: tuple[int, Float64] = -1, np.empty((0, 0))
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> npt.NDArray[np.floating[Any]]:
         if isinstance(index, (int, np.integer)):
             return self._line(int(index))
-        lines = pair_matrix(*self.blocks, self.prior, self.pairs.row[index], self.pairs.candidate[index])
-        if self._hidden is not None:
-            lines[:, self._hidden] = 0.0
-        return lines
+        return pair_matrix(*self.blocks, self.prior, self.pairs.row[index], self.pairs.candidate[index])
 
     def _line(self, index: int) -> Float64:
         """A sampled line, for the bins: LightGBM wants those one by one, in order, as float64."""

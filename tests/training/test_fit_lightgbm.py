@@ -13,7 +13,6 @@ from serving.scorers import Layout, LightGBMScorer, pair_matrix
 from training import fit_lightgbm
 from training.examples import Examples, log_loss
 from training.pairs import MaskedSoftmax, Pairs, PairSequence
-from training.screening import worth_showing
 
 KINDS: list[dict[str, Any]] = [{}, {"outside": False}, {"link": "each"}]
 
@@ -230,58 +229,3 @@ def test_leaves_are_larger_only_where_steps_are_small() -> None:
         return int(settings["min_data_in_leaf"])
 
     assert (leaf(fit_lightgbm.SLOW), leaf(fit_lightgbm.FAST)) == (80, 20)
-
-
-def without_ages(examples: Examples) -> Examples:
-    """The same choices of customers who are all of one age."""
-    customer = examples.rows.customer.copy()
-    customer[:, examples.rows.schema.customer_names.index("age")] = 40.0
-    return replace(examples, rows=replace(examples.rows, customer=customer))
-
-
-def test_a_large_fit_looks_only_at_columns_that_a_quick_one_found_worth_it(choice_world: Callable[..., Any]) -> None:
-    world, valid = choice_world(900, 1), choice_world(500, 2).examples
-    names = Layout.of(world.question, world.examples.rows.schema).pair_names
-    whole = fit_lightgbm.fit(world.question, without_ages(world.examples), valid)
-    fitted = fit_lightgbm.fit(world.question, without_ages(world.examples), valid, many=0)
-    assert whole.params["columns_shown"] == len(names)
-    assert fitted.params["columns_shown"] < len(names)
-    assert fitted.importance is not None
-    assert fitted.importance["age"] == 0
-    assert fitted.importance["flag"] > 0, "what choices depend on is shown"
-    losses = [log_loss(one.scorer.utilities(valid.rows), valid) for one in (whole, fitted)]
-    assert losses[1] < losses[0] + 0.01
-
-
-def test_a_large_refit_looks_at_what_the_trees_before_split_on(choice_world: Callable[..., Any]) -> None:
-    world, valid = choice_world(900, 1), choice_world(500, 2).examples
-    before = fit_lightgbm.fit(world.question, without_ages(world.examples), valid)
-    whole = fit_lightgbm.refit(world.question, world.examples, before)
-    again = fit_lightgbm.refit(world.question, world.examples, before, many=0)
-    assert whole.importance is not None
-    assert again.importance is not None
-    assert whole.importance["age"] > 0
-    assert again.importance["age"] == 0
-    assert again.importance["flag"] > 0
-
-
-def test_hidden_columns_are_zero_and_shown_ones_as_they_are(choice_world: Callable[..., Any]) -> None:
-    world = choice_world(20, 1)
-    layout, prior, pairs = (
-        Layout.of(world.question, world.examples.rows.schema),
-        np.zeros(5, np.float32),
-        Pairs.of(world.examples),
-    )
-    shown = np.arange(len(layout.pair_names)) % 2 == 0
-    whole = PairSequence(world.examples, layout, prior, pairs)[:]
-    lines = PairSequence(world.examples, layout, prior, pairs, shown)[:]
-    np.testing.assert_array_equal(lines[:, shown], whole[:, shown])
-    assert (lines[:, ~shown] == 0).all()
-    assert (whole[:, ~shown] != 0).any()
-
-
-def test_the_fewest_columns_with_the_share_of_the_gain_are_worth_showing() -> None:
-    gains = np.array([5.0, 0.0, 90.0, 1.0, 4.0, 0.0, 0.0])
-    assert worth_showing(gains, 0.95).tolist() == [True, False, True, False, False, True, True]
-    assert worth_showing(gains, 1.0).tolist() == [True, False, True, True, True, True, True]
-    assert worth_showing(np.zeros(4), 0.99).tolist() == [False, False, True, True]
