@@ -20,21 +20,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from features.errors import ArtefactError, NotBuilt
-from features.packing import Unpacking, fingerprint, layout, pack, seconds, unknown, unpacked
+from features.packing import Unpacking, fingerprint, layout, pack, seconds, stacked, unknown, unpacked
 from features.schema import MARKET_ID, State, States, View
 
 Row: TypeAlias = tuple[int, str, int, bytes, str | None]
 """A packed row as it is read: number of its view, key, event time (microseconds since 1970 UTC), numbers, texts."""
 
-_KEYS_PER_QUERY = 8_192  # SQLite binds at most 32,766 values to one statement
+_MANY = 10
+"""From so many customers on a row per customer, joined, is cheaper than a row per customer and view."""
+_KEYS_PER_QUERY = 1_000
 _ROWS_PER_BLOCK = 65_536
 _BUSY_SECONDS = 30.0
+_READERS_MILLISECONDS = 1_000
+"""So long the end of a load waits for readers in the middle of an answer, to cut the log."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS layouts (
@@ -100,7 +104,7 @@ class PackedStates(ABC):
         """Newest states of n customers in their order; market states are the same for all of them.
 
         Unknown customers have `at` NaN, numbers NaN and texts None. A customer may be named several times. One query
-        per 8,191 customers answers all views, and all queries see one snapshot.
+        answers all views of many customers, and all queries of a call see one snapshot.
         """
         if len(customer_ids) == 1:
             return self._of_one(customer_ids[0])
@@ -175,37 +179,88 @@ class OnlineStates(PackedStates):
 
     def write(self, view: View, table: pa.Table) -> None:
         """Write the states in `table`, all of them or none."""
-        self.load(view, [table])
+        with _writing(self.path) as connection:
+            self._upsert(connection, view, [table])
 
     def load(self, view: View, blocks: Iterable[pa.Table]) -> None:
-        """Write the states of all blocks, all of them or none."""
-        number = self._ids[view.name]
+        """Write the states of all blocks, all of them or none; the file is all that is left on disk then."""
         blocks = iter(blocks)
         first = next(blocks, None)  # it may take long to compute: nobody else has to wait for it
-        with _writing(self.path) as connection, connection:
+        with _writing(self.path) as connection:
+            self._upsert(connection, view, itertools.chain([] if first is None else [first], blocks))
+            _cut_log(connection)
+
+    def _upsert(self, connection: sqlite3.Connection, view: View, blocks: Iterable[pa.Table]) -> None:
+        number = self._ids[view.name]
+        with connection:
             connection.execute("BEGIN IMMEDIATE")
-            for block in itertools.chain([] if first is None else [first], blocks):
+            for block in blocks:
                 for start in range(0, block.num_rows, _ROWS_PER_BLOCK):
                     rows = pack(view, block.slice(start, _ROWS_PER_BLOCK))
                     connection.executemany(_UPSERT, zip(itertools.repeat(number), *rows, strict=False))
 
+    def read(self, customer_ids: Sequence[str]) -> States:
+        """As every store does; of many customers all views of one are a single row, which is what reading costs."""
+        if len(customer_ids) < _MANY:
+            return super().read(customer_ids)
+        n, joined = len(customer_ids), [view for view in self.views if view.entity == "customer"]
+        parts: list[States] = []
+        with self._snapshot() as connection:
+            for start in range(0, n, _KEYS_PER_QUERY):
+                asked = customer_ids[start : start + _KEYS_PER_QUERY]
+                given = itertools.chain.from_iterable(enumerate(asked))
+                rows = connection.execute(self.joined_query(joined, len(asked)), list(given)).fetchall()
+                parts.append(_unjoined(joined, rows))
+            market = self._of_market(connection, n)
+        states: dict[str, State] = {}
+        for view in self.views:
+            of_view = [part[view.name] for part in parts] if view.entity == "customer" else [market[view.name]]
+            states[view.name] = of_view[0] if len(of_view) == 1 else stacked(of_view)
+        return states
+
+    def joined_query(self, views: Sequence[View], customers: int) -> str:
+        """One row per customer: its place, then event time, numbers and texts of each view, null where unknown."""
+        numbers = [self._ids[view.name] for view in views]
+        columns = "".join(f", s{number}.event_us, s{number}.numbers, s{number}.texts" for number in numbers)
+        joins = "".join(
+            f" LEFT JOIN states s{number} ON s{number}.key = asked.key AND s{number}.view_id = {number}"
+            for number in numbers
+        )
+        values = ", ".join(["(?, ?)"] * customers)
+        return f"WITH asked (place, key) AS (VALUES {values}) SELECT place{columns} FROM asked{joins}"
+
+    def _of_market(self, connection: sqlite3.Connection, n: int) -> States:
+        """The market's states, the same for each of n customers."""
+        rows = connection.execute(f"{_OF_VIEWS} ({', '.join(map(str, self._market))}) AND key = ?", [MARKET_ID])
+        found = {number: Unpacking() for number in self._market}
+        for number, _, event_us, numbers, texts in rows:
+            found[number].add(0, event_us, numbers, texts)
+        everybody = np.zeros(n, np.int64)
+        of_market = [view for view in self.views if view.entity == "market"]
+        return {view.name: found[self._ids[view.name]].state(view, 1).take(everybody) for view in of_market}
+
     def _rows(self, keys: list[str]) -> Iterator[Row]:
-        """All views' rows of `keys` and of the market, from one snapshot."""
+        """All views' rows of fewer than `_MANY` customers and of the market, in one query, hence of one snapshot."""
+        try:
+            yield from self._connection().execute(self._asking(len(keys)), [MARKET_ID, *keys]).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._unreadable(error) from error
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose queries all see the store as it is at the first of them."""
         try:
             connection = self._connection()
-            if len(keys) < _KEYS_PER_QUERY:  # one query is one snapshot by itself
-                yield from connection.execute(self._asking(len(keys)), (MARKET_ID, *keys)).fetchall()
-                return
             connection.execute("BEGIN")
             try:
-                for start in range(0, max(len(keys), 1), _KEYS_PER_QUERY - 1):
-                    some = keys[start : start + _KEYS_PER_QUERY - 1]
-                    rows = connection.execute(self._asking(len(some)), [MARKET_ID, *some])
-                    yield from (row for row in rows if start == 0 or row[0] not in self._market)
+                yield connection
             finally:
                 connection.rollback()
         except sqlite3.DatabaseError as error:
-            raise ArtefactError(f"the online store {self.path} cannot be read ({error}); build it again") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: sqlite3.DatabaseError) -> ArtefactError:
+        return ArtefactError(f"the online store {self.path} cannot be read ({error}); build it again")
 
     def _asking(self, customers: int) -> str:
         return f"{self._query} ({', '.join('?' * customers)})"
@@ -234,9 +289,32 @@ class OnlineStates(PackedStates):
         return {view.name: int(there[view.name][0]) for view in self.views}
 
 
+def _unjoined(views: Sequence[View], rows: Sequence[tuple[Any, ...]]) -> States:
+    """The states of the customers of joined rows, in the order of their places."""
+    place, *columns = zip(*rows, strict=True)
+    states: dict[str, State] = {}
+    for view, at in zip(views, range(0, len(columns), 3), strict=True):
+        told: list[Sequence[Any]] = [place, *columns[at : at + 3]]
+        if None in told[1]:
+            known = [event is not None for event in told[1]]
+            told = [list(itertools.compress(column, known)) for column in told]
+        states[view.name] = Unpacking(*told).state(view, len(rows))
+    return states
+
+
 def _forget(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM states WHERE view_id = (SELECT view_id FROM layouts WHERE name = ?)", [name])
     connection.execute("DELETE FROM layouts WHERE name = ?", [name])
+
+
+def _cut_log(connection: sqlite3.Connection) -> None:
+    """Bring the write-ahead log into the file and cut it to nothing: after a load it is as large as what was loaded.
+
+    No reader fails or waits for it: who comes meanwhile reads the file itself. Where one takes long over an answer from
+    the log, the log stays as it is, which is no harm, and the next load cuts it.
+    """
+    connection.execute(f"PRAGMA busy_timeout = {_READERS_MILLISECONDS}")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 @contextmanager

@@ -57,6 +57,15 @@ def unknown(view: View, n: int) -> State:
     )
 
 
+def stacked(states: Sequence[State]) -> State:
+    """The states of one view of consecutive blocks of entities, as one."""
+    return State(
+        np.concatenate([state.at for state in states]),
+        np.concatenate([state.numbers for state in states]),
+        np.concatenate([state.texts for state in states]),
+    )
+
+
 class Packed(NamedTuple):
     """The rows of a block of states, as columns of n values each: what a store writes for each key."""
 
@@ -123,13 +132,18 @@ def _damaged(view: View, rows: int, numbers: float) -> ArtefactError:
 
 
 class Unpacking:
-    """Packed rows of one view as they come from a store, each with the place among n entities that it belongs to."""
+    """Packed rows of one view as they come from a store, each with the place among n entities that it belongs to.
 
-    def __init__(self) -> None:
-        self._places: list[int] = []
-        self._events: list[int] = []
-        self._numbers: list[bytes] = []
-        self._texts: list[str | None] = []
+    Columns of equal length: places, event times (microseconds since 1970 UTC), numbers, texts.
+    """
+
+    def __init__(self, *columns: Sequence[Any]) -> None:
+        """columns: all four, or none where rows are added one by one."""
+        places, events, numbers, texts = columns or ((), (), (), ())
+        self._places: list[int] = list(places)
+        self._events: list[int] = list(events)
+        self._numbers: list[bytes] = list(numbers)
+        self._texts: list[str | None] = list(texts)
 
     def add(self, place: int, event_us: int, numbers: bytes, texts: str | None) -> None:
         self._places.append(place)
@@ -142,9 +156,10 @@ class Unpacking:
         places, width = self._places, len(view.numbers)
         if not places:
             return unknown(view, n)
-        block = np.frombuffer(b"".join(self._numbers), _FLOAT64)
-        if len(block) != len(places) * width:
-            raise _damaged(view, len(places), len(block))
+        raw = b"".join(self._numbers)
+        if len(raw) != len(places) * width * _FLOAT64.itemsize:
+            raise _damaged(view, len(places), len(raw) / _FLOAT64.itemsize)
+        block = np.frombuffer(raw, _FLOAT64)
         texts = np.empty((len(places), len(view.texts)), dtype=object)
         if view.texts:
             texts[:] = [orjson.loads(texts or "[]") for texts in self._texts]

@@ -179,3 +179,17 @@ class Rows:
             self.opted_out[index],
             self.schema,
         )
+
+
+def stacked(rows: Sequence[Rows]) -> Rows:
+    """One row after the other, of one schema; at least one part."""
+    if len(rows) == 1:
+        return rows[0]
+    return Rows(
+        np.concatenate([part.customer for part in rows]),
+        np.concatenate([part.product for part in rows]),
+        np.concatenate([part.channel for part in rows]),
+        np.concatenate([part.held for part in rows]),
+        np.concatenate([part.opted_out for part in rows]),
+        rows[0].schema,
+    )

@@ -23,8 +23,8 @@ from features.assemble import assemble, row_schema
 from features.columns import AS_OF, CUSTOMER_ID, ELIGIBLE
 from features.errors import ArtefactError, InputError
 from features.progress import SILENT, Progress
-from features.schema import Bool, Float64, Rows
-from serving.batch_states import states_for_rows
+from features.schema import Bool, Float64, Rows, stacked
+from serving.batch_states import states_in_parts
 from serving.choice import ChoiceModel, ranks
 from serving.eligibility import rankable
 from serving.registry import misfit
@@ -39,8 +39,11 @@ SCORE = "score"
 RANK = "rank"
 _RULE = "entities have the columns customer_id (text), as_of (time with zone) and, optionally, eligible (product ids)"
 _STRINGS = pa.list_(pa.string())
-RowsOf: TypeAlias = "Callable[[Build, ChoiceModel, pd.DataFrame], Rows]"
-"""Model rows of entities, in their order."""
+RowsOf: TypeAlias = "Callable[[Build, ChoiceModel, pd.DataFrame], Iterable[Rows]]"
+"""Model rows of entities, in their order, in as many parts as there may be."""
+READ_TOGETHER = 512
+SCORED_TOGETHER = 4_096
+"""Rows of a part: so many lie near the processor, and a network scores no more of them at once anyway."""
 
 
 def read_entities(path: Path) -> pd.DataFrame:
@@ -104,27 +107,42 @@ def score_blocks(
     """Scores of consecutive blocks of entities, in their order, best candidate first.
 
     Columns: customer_id, as_of, product_id or channel, score (calibrated probability), rank (1 = best). Held holdable
-    and ineligible products are absent; every channel is present. source: where rows come from (None: `rows_of`).
+    and ineligible products are absent; every channel is present. source: where rows come from (None: `rows_in_parts`).
     """
     check_eligible(entities, build.catalog)
     with progress.step(f"score {len(entities)} entities", len(entities)) as advance:
         for start in range(0, max(len(entities), 1), block):
             part = entities.iloc[start : start + block].reset_index(drop=True)
-            yield ranked(model, part, probabilities_of(build, model, part, source or rows_of))
+            yield ranked(model, part, probabilities_of(build, model, part, source or rows_in_parts))
             advance(len(part))
 
 
 def probabilities_of(build: Build, model: ChoiceModel, entities: pd.DataFrame, source: RowsOf) -> Float64:
     """Float64 [n, m]: calibrated probabilities of the entities' candidates, NaN for those that may not be ranked."""
-    rows = source(build, model, entities)
-    return model.probabilities(rows, allowed(model, rows, build.catalog, entities))
+    parts, start = [], 0
+    for rows in source(build, model, entities):
+        part = entities.iloc[start : start + len(rows)]
+        parts.append(model.probabilities(rows, allowed(model, rows, build.catalog, part)))
+        start += len(rows)
+    return np.concatenate(parts)
 
 
 def rows_of(build: Build, model: ChoiceModel, entities: pd.DataFrame) -> Rows:
     """Model rows of the entities, each from what was known at its `as_of`."""
-    states = states_for_rows(build, entities)
+    return stacked(list(rows_in_parts(build, model, entities)))
+
+
+def rows_in_parts(build: Build, model: ChoiceModel, entities: pd.DataFrame) -> Iterator[Rows]:
+    """As `rows_of`, in parts of `SCORED_TOGETHER`."""
     as_of = np.asarray(entities[AS_OF].astype("datetime64[us, UTC]").astype("int64"), dtype=np.float64) / 1e6
-    return assemble(states, as_of, model.row_schema)
+    waiting: list[Rows] = []
+    for part, states in states_in_parts(build, entities, READ_TOGETHER):
+        waiting.append(assemble(states, as_of[part], model.row_schema))
+        if len(waiting) * READ_TOGETHER >= SCORED_TOGETHER:
+            yield stacked(waiting)
+            waiting = []
+    if waiting:
+        yield stacked(waiting)
 
 
 def allowed(model: ChoiceModel, rows: Rows, catalog: Catalog, entities: pd.DataFrame) -> Bool:
@@ -149,10 +167,13 @@ def ranked_lines(model: ChoiceModel, entities: pd.DataFrame, probabilities: Floa
     """One line per entity and candidate with a probability (float64 [n, m], NaN = none), best first; texts that repeat
     are dictionaries."""
     place = ranks(probabilities, ~np.isnan(probabilities))  # [n, m], 0 = absent
-    # Of a row, what is absent first, then the best; equal places are only those of what is absent.
-    order = np.argsort(place, axis=1, kind="stable")  # [n, m]
-    row, column = np.nonzero(np.take_along_axis(place, order, axis=1))
-    candidate = order[row, column]
+    row, column = np.nonzero(place)
+    rank = place[row, column]
+    # A row's lines follow those of the rows before, each at its rank: nothing has to be sorted again.
+    lines = np.count_nonzero(place, axis=1)
+    line = (np.cumsum(lines) - lines)[row] + rank - 1
+    candidate, score, rank_of = np.empty_like(column), np.empty(len(line)), np.empty_like(rank)
+    candidate[line], score[line], rank_of[line] = column, probabilities[row, column], rank
     as_of = entities[AS_OF].astype("datetime64[us, UTC]").astype("int64").to_numpy()
     question = model.question
     return pa.table(
@@ -160,8 +181,8 @@ def ranked_lines(model: ChoiceModel, entities: pd.DataFrame, probabilities: Floa
             CUSTOMER_ID: _repeated(row, entities[CUSTOMER_ID]),
             AS_OF: pa.array(as_of[row]).cast(pa.timestamp("us", tz="UTC")),
             "product_id" if question.block == "product" else "channel": _repeated(candidate, question.candidates),
-            SCORE: probabilities[row, candidate],
-            RANK: place[row, candidate],
+            SCORE: score,
+            RANK: rank_of,
         }
     )
 

@@ -31,7 +31,7 @@ from features.columns import CUSTOMER_ID
 from features.errors import InputError
 from features.progress import SILENT, Progress
 from features.schema import Float64, Int64
-from serving.batch import SCALE, RowsOf, check_eligible, probabilities_of, ranked_lines, rows_of
+from serving.batch import SCALE, RowsOf, check_eligible, probabilities_of, ranked_lines, rows_in_parts
 from serving.choice import ChoiceModel
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def score_file(
     progress: Progress = SILENT,
     block: int = BLOCK,
     threads: int | None = None,
-    source: RowsOf = rows_of,
+    source: RowsOf = rows_in_parts,
 ) -> int:
     """Score `entities` into the Parquet file `out`, whole or not at all; the number of its lines.
 

@@ -1,19 +1,22 @@
 """Batch scoring at full size: N customers × 24 products, where the time goes, and what is left after a kill.
 
-    python -m tests.benchmarks.batch --customers 1000000 [--folder DIR]
+    python -m tests.benchmarks.batch --customers 1000000 [--folder DIR] [--kill]
 
 A simulated bank of some thousand customers is built and a model trained on it; then the customers' states are copied,
 under other ids, until there are enough, straight into the files of a build. Every product of the simulation stands for
-two, one for every other customer, so that there are 24. The scoring itself is `nextbest score`'s.
+two, one for every other customer, so that there are 24. The scoring itself is `nextbest score`'s; with --kill that very
+command is killed half-way, without a warning, and given again: what it writes then must be the same file.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -33,6 +36,8 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "next-best-product"
 TWIN = "_plus"
+BLOCK = 20_000
+"""Customers of a part: `serving.batch_file.BLOCK`."""
 GROUP = 100_000
 """Rows of a row group of the copied states."""
 
@@ -43,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--base", type=int, default=1_500, help="customers that are simulated and learned from")
     options.add_argument("--folder", type=Path, default=Path("/tmp/nextbest-batch"), help="kept and used again")
     options.add_argument("--threads", type=int, default=None)
+    options.add_argument("--kill", action="store_true", help="kill the command half-way and give it again")
     options.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     chosen = options.parse_args(argv)
     if chosen.measure:
@@ -54,9 +60,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments += ["--threads", str(chosen.threads)] if chosen.threads else []
     done = _python("-m", "tests.benchmarks.batch", *arguments)
     told = json.loads(done.stdout.splitlines()[-1])
+    if chosen.kill:
+        told |= killed(chosen.folder, chosen.customers)
     for name, value in told.items():
         print(f"{name:40} {value}")
     return 0
+
+
+def killed(folder: Path, customers: int) -> dict[str, Any]:
+    """`nextbest score`, killed when half of its parts are written, then given again; beside the file of `measured`."""
+    root = folder / f"home-{customers}"
+    out = root / "killed.parquet"
+    out.unlink(missing_ok=True)
+    arguments = ["--entities", str(root / "who.parquet"), "--out", str(out), "--model", "challenger"]
+    command = [sys.executable, "-m", "training.cli", "score", MODEL, *arguments, "--home", str(root)]
+    env = _environment(folder / "mlruns")
+    first = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
+    while len(list(out.parent.glob(f".{out.name}.parts/*/*.npy"))) < customers / BLOCK / 2:
+        if first.poll() is not None:
+            raise SystemExit(f"it ended with {first.returncode} before it could be killed")
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    left = {path: path.stat().st_mtime_ns for path in out.parent.glob(f".{out.name}.parts/*/*.npy")}
+    there = out.exists()
+    began = time.perf_counter()
+    again = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
+    peak, changed = 0, 0
+    while again.poll() is None:
+        peak = max(peak, _resident(again.pid))
+        changed = max(changed, sum(mtime != _mtime(path, mtime) for path, mtime in left.items()))
+        time.sleep(0.1)
+    whole, taken_up = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "scores.parquet", out))
+    return {
+        "killed with parts": f"{len(left)} of {-(-customers // BLOCK)}",
+        "a file was there": there,
+        "parts scored again": changed,
+        "wall s of the rest": round(time.perf_counter() - began, 1),
+        "peak GiB of the rest, children included": round(peak / 2**30, 2),
+        "the same file": whole == taken_up,
+    }
+
+
+def _resident(group: int) -> int:
+    """Bytes of memory that all processes of a group hold."""
+    held = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            told = path.read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue
+        if int(told[2]) == group:
+            held += int(told[21]) * os.sysconf("SC_PAGE_SIZE")
+    return held
+
+
+def _mtime(path: Path, otherwise: int) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return otherwise
 
 
 def learn(folder: Path, customers: int) -> None:
@@ -73,6 +136,7 @@ def learn(folder: Path, customers: int) -> None:
 
 def multiply(folder: Path, customers: int) -> Path:
     """A build of `customers` customers in a home of its own, and a file of entities that asks for all of them."""
+    from features.columns import Table
     from features.home import Build, Home
 
     home = Home(folder / f"home-{customers}")
@@ -84,7 +148,7 @@ def multiply(folder: Path, customers: int) -> Path:
         shutil.copytree(known.bank_folder, copy / "bank")
         shutil.copytree(known.feast_folder, copy / "feast")
         build = Build(copy, f"{known.fingerprint}-{customers}", known.views, known.data_end)
-        ids = known.bank.tables["customers"]["customer_id"].unique().to_pylist()
+        ids = known.bank.tables[Table.CUSTOMERS]["customer_id"].unique().to_pylist()
         copies = -(-customers // len(ids))
         for view in known.views:
             states = pq.read_table(known.view_path(view))
@@ -124,9 +188,9 @@ def measured(folder: Path, customers: int, threads: int | None) -> dict[str, Any
     scorer.compiled = timed
     read = time.perf_counter()
     entities = read_entities(path)
-    scoring = time.perf_counter()
+    scoring, before = time.perf_counter(), time.process_time()
     lines = score_file(build, loaded.model, entities, out, origin_of(loaded, path), threads=threads)
-    wall, cpu = time.perf_counter() - began, time.process_time() - used
+    wall, cpu, scored = time.perf_counter() - began, time.process_time() - used, time.process_time() - before
     return {
         "customers": customers,
         "lines": lines,
@@ -135,6 +199,8 @@ def measured(folder: Path, customers: int, threads: int | None) -> dict[str, Any
         "cpu s": round(cpu, 1),
         "cpu s in compiled predict": round(timed.seconds, 1),
         "share of cpu in compiled predict": round(timed.seconds / cpu, 3),
+        "the same without starting": round(timed.seconds / scored, 3),
+        "cpu µs per customer without starting": round(scored / customers * 1e6, 1),
         "model loaded s": round(read - began, 1),
         "entities read s": round(scoring - read, 1),
         "peak GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
@@ -208,14 +274,19 @@ def _cli(folder: Path, *arguments: str) -> None:
 
 
 def _python(*arguments: str, tracking: Path | None = None) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    if tracking:
-        tracking.mkdir(parents=True, exist_ok=True)
-        env["MLFLOW_TRACKING_URI"] = f"sqlite:///{tracking / 'mlflow.db'}"
+    env = _environment(tracking)
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return done
+
+
+def _environment(tracking: Path | None) -> dict[str, str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if tracking:
+        tracking.mkdir(parents=True, exist_ok=True)
+        env["MLFLOW_TRACKING_URI"] = f"sqlite:///{tracking / 'mlflow.db'}"
+    return env
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import ArtefactError, InputError, NotBuilt
 from features.packed import OnlineStates, define
 from features.packing import key_column
-from features.schema import Column, View
+from features.schema import Column, State, View
 
 PROFILE = View(
     "profile",
@@ -63,6 +63,51 @@ def test_more_customers_than_one_query_takes_are_read_in_order(online: OnlineSta
     assert online.read([f"c{i}" for i in asked])["consent"].numbers[:, 0].tolist() == asked.tolist()
 
 
+def same(one: State, other: State) -> bool:
+    numbers = np.array_equal(one.numbers, other.numbers, equal_nan=True)
+    return np.array_equal(one.at, other.at, equal_nan=True) and numbers and one.texts.tolist() == other.texts.tolist()
+
+
+def test_of_many_customers_each_is_read_as_alone(online: OnlineStates) -> None:
+    """Whoever is asked together, twice, unknown, or called as the market is."""
+    draw = np.random.default_rng(2)
+    known = [*(f"c{i}" for i in range(60)), "all", "späte ' \0 Zahl", ""]
+    for view, share in ((PROFILE, 0.7), (CONSENT, 0.5)):
+        rows: list[tuple[Any, ...]] = []
+        for key in (key for key in known if draw.random() < share):
+            word = ("x", "Zoë 王", "", None)[int(draw.integers(4))]
+            said = (draw.normal(), word, None, None) if view is PROFILE else (draw.normal(),)
+            rows.append((key, 1 + draw.random(), 3, *said))
+        online.write(view, states(view, *rows))
+    online.write(MARKET, states(MARKET, ("all", 2, 2, 0.5, None)))
+    alone = {key: online.read([key]) for key in [*known, "nobody"]}
+    for size in (2, 9, 10, 11, 300, 1_000, 1_001, 2_500):
+        asked = draw.choice([*known, "nobody"], size).tolist()
+        together = online.read(asked)
+        assert list(together) == [view.name for view in VIEWS]
+        for place in range(size) if size < 1_000 else (0, 1, 998, 999, size - 1):
+            for name, state in together.items():
+                assert same(state.take(np.array([place])), alone[asked[place]][name]), (size, place, name)
+
+
+def test_damage_is_found_among_many_customers_too(online: OnlineStates) -> None:
+    online.write(CONSENT, states(CONSENT, *[(f"c{i}", 1, 1, 1.0) for i in range(50)]))
+    with sqlite3.connect(online.path) as connection:
+        connection.execute("UPDATE states SET numbers = x'00' WHERE key = 'c7'")
+    with pytest.raises(ArtefactError, match="build the features again"):
+        online.read([f"c{i}" for i in range(50)])
+
+
+def test_many_customers_are_found_by_their_keys_and_never_by_a_scan(online: OnlineStates) -> None:
+    query = online.joined_query([PROFILE, CONSENT], 2)
+    with sqlite3.connect(online.path) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", [0, "a", 1, "b"])]
+    searches = [line for line in plan if line.startswith("SEARCH")]
+    assert len(searches) == 2
+    assert all("key=? AND view_id=?" in line for line in searches)
+    assert not any("SCAN s" in line for line in plan)
+
+
 def test_a_write_is_kept_whole_or_not_at_all(online: OnlineStates) -> None:
     with pytest.raises(InputError, match="1 have no key"):
         online.write(CONSENT, states(CONSENT, ("a", 1, 1, 1.0), (None, 1, 1, 1.0)))
@@ -83,6 +128,39 @@ def test_reads_go_on_while_another_connection_writes(online: OnlineStates) -> No
     writer.rollback()
     writer.close()
     assert read == [day(1).timestamp()] * 4
+
+
+def log_size(online: OnlineStates) -> int:
+    """Bytes of the write-ahead log beside the file."""
+    return online.path.with_name(f"{online.path.name}-wal").stat().st_size
+
+
+def many(opted_out: float, at: int) -> pa.Table:
+    return states(CONSENT, *[(f"c{i}", at, at, opted_out) for i in range(5_000)])
+
+
+def test_after_a_load_the_file_is_all_that_lies_on_disk(online: OnlineStates) -> None:
+    online.read(["a"])  # a reader keeps the log where it is, as a server does
+    online.write(CONSENT, many(0.0, 1))
+    assert log_size(online) > 0, "small writes leave it: others share its one sync"
+    online.load(CONSENT, [many(1.0, 2)])
+    assert log_size(online) == 0
+    assert online.read(["c7"])["consent"].numbers.tolist() == [[1.0]]
+
+
+def test_a_reader_in_the_middle_of_its_answer_goes_on_and_the_next_load_cuts_the_log(online: OnlineStates) -> None:
+    online.load(CONSENT, [many(0.0, 1)])
+    reader = sqlite3.connect(online.path)
+    ask = "SELECT count(*), min(event_us) FROM states"
+    reader.execute("BEGIN")
+    before = reader.execute(ask).fetchone()
+    online.load(CONSENT, [many(1.0, 2)])
+    assert log_size(online) > 0
+    assert reader.execute(ask).fetchone() == before, "its moment is that of its first question"
+    assert online.read(["c7"])["consent"].numbers.tolist() == [[1.0]]
+    reader.close()
+    online.load(CONSENT, [many(0.0, 3)])
+    assert log_size(online) == 0
 
 
 def test_a_file_whose_rows_lie_by_view_is_read_and_written_as_before(online: OnlineStates) -> None:

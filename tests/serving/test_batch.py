@@ -60,13 +60,13 @@ class FakeModel:
 CHANNELS = FakeModel(Question("channel-choice", CATALOG.channel_ids, "channel", "joint", False, 7.0))
 
 
-def fake_rows(build: Any, model: Any, entities: pd.DataFrame) -> Rows:
+def fake_rows(build: Any, model: Any, entities: pd.DataFrame) -> list[Rows]:
     """Customers whose name begins with "h" hold everything."""
     n = len(entities)
     held = np.repeat(entities["customer_id"].str.startswith("h").to_numpy()[:, None], 3, axis=1)
     zeros: Float32 = np.zeros((n, 1), np.float32)
     products, channels = np.zeros((n, 3, 1), np.float32), np.zeros((n, 2, 1), np.float32)
-    return Rows(zeros, products, channels, held, np.zeros((n, 2), bool), SCHEMA)
+    return [Rows(zeros, products, channels, held, np.zeros((n, 2), bool), SCHEMA)]
 
 
 PRODUCTS = FakeModel(Question("next-best-product", CATALOG.product_ids, "product", "joint", True, 90.0))

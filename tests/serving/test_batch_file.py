@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,18 +15,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from features.assemble import assemble, row_schema
 from features.catalog import Catalog, Channel, Product
-from features.columns import AS_OF, CUSTOMER_ID
+from features.columns import AS_OF, CREATED_TIMESTAMP, CUSTOMER_ID, EVENT_TIMESTAMP, Table
 from features.errors import InputError
 from features.history import history
-from features.home import Home
-from features.schema import Bool, Float32, Float64, Rows, RowSchema
+from features.home import Build, Home
+from features.schema import Bool, Float32, Float64, Rows, RowSchema, stacked
 from serving.batch import score_blocks
 from serving.batch_file import score_file
-from serving.batch_states import states_for_rows
+from serving.batch_states import states_for_rows, states_in_parts
 from serving.calibration import IDENTITY, Calibration
 from serving.question import Question
 
@@ -54,12 +57,13 @@ class FakeModel:
         return np.where(available, rows.customer / 200.0 * np.array([1.0, 0.5]), np.nan)
 
 
-def rows_of(build: Any, model: Any, entities: pd.DataFrame) -> Rows:
-    """Customers know their number; every tenth holds the card."""
+def rows_of(build: Any, model: Any, entities: pd.DataFrame) -> list[Rows]:
+    """Customers know their number; every tenth holds the card. In two parts, as real ones come in several."""
     number: Float32 = entities["customer_id"].str[1:].astype("float32").to_numpy()[:, None]
     held = np.concatenate([number % 10 == 0, number < 0], axis=1)
     n = len(number)
-    return Rows(number, np.zeros((n, 2, 1), np.float32), np.zeros((n, 1, 1), np.float32), held, held[:, :1], SCHEMA)
+    rows = Rows(number, np.zeros((n, 2, 1), np.float32), np.zeros((n, 1, 1), np.float32), held, held[:, :1], SCHEMA)
+    return [rows.take(slice(0, 2)), rows.take(slice(2, None))]
 
 
 class Source:
@@ -69,7 +73,7 @@ class Source:
         self.asked = 0
         self._fails = fails
 
-    def __call__(self, build: Any, model: Any, part: pd.DataFrame) -> Rows:
+    def __call__(self, build: Any, model: Any, part: pd.DataFrame) -> list[Rows]:
         self.asked += 1
         if self.asked >= self._fails:
             raise RuntimeError("half-way")
@@ -109,6 +113,19 @@ def test_the_file_has_the_lines_of_the_blocks_in_the_order_of_the_entities(tmp_p
     pd.testing.assert_frame_equal(found, expected)
     assert lines == len(expected)
     assert names(tmp_path) == ["scores.parquet"]
+
+
+def test_what_a_customer_is_eligible_for_goes_with_the_customer_through_all_parts(tmp_path: Path) -> None:
+    build: Any = FakeBuild()
+    model: Any = FakeModel()
+    numbers = [int(name[1:]) for name in WHO]
+    asked = entities()
+    asked["eligible"] = [frozenset({"card"} if number % 3 else {"loan"}) for number in numbers]
+    score_file(build, model, asked, tmp_path / "scores.parquet", "origin", block=BLOCK, threads=2, source=rows_of)
+    found = pd.read_parquet(tmp_path / "scores.parquet")
+    expected = {(f"c{number:02d}", "card" if number % 3 else "loan") for number in numbers}
+    expected -= {(f"c{number:02d}", "card") for number in numbers if number % 10 == 0}
+    assert set(zip(found["customer_id"], found["product_id"], strict=True)) == expected
 
 
 def test_without_entities_there_is_a_file_without_lines(tmp_path: Path) -> None:
@@ -193,23 +210,64 @@ world.run(Path({str(out)!r}), Stuck())
     assert out.read_bytes() == whole
 
 
+def same_rows(one: Rows, other: Rows) -> None:
+    for name in ("customer", "product", "channel", "held", "opted_out"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
 def test_rows_at_the_end_of_the_data_are_those_of_the_history(simulated_home: Home) -> None:
     build = simulated_home.build()
-    known = build.bank.tables["customers"][CUSTOMER_ID].unique().to_pylist()
+    known = build.bank.tables[Table.CUSTOMERS][CUSTOMER_ID].unique().to_pylist()
     for later in (timedelta(0), timedelta(days=400)):
         asked = entities([*known[::-1], "stranger"])
         asked[AS_OF] = pd.Series([build.data_end + later] * len(asked)).astype("datetime64[us, UTC]")
         at = np.full(len(asked), (build.data_end + later).timestamp())
         schema = row_schema(build.bank)
         assert states_for_rows(build, asked).keys() < {view.name for view in build.views}  # not the history's
-        newest, told = (assemble(of(build, asked), at, schema) for of in (states_for_rows, history))
-        for name in ("customer", "product", "channel", "held", "opted_out"):
-            np.testing.assert_array_equal(getattr(newest, name), getattr(told, name))
+        same_rows(*(assemble(of(build, asked), at, schema) for of in (states_for_rows, history)))
+        parts = list(states_in_parts(build, asked, 7))
+        assert [part.start for part, _ in parts] == list(range(0, len(asked), 7))
+        rows = stacked([assemble(states, at[part], schema) for part, states in parts])
+        same_rows(rows, assemble(history(build, asked), at, schema))
+
+
+def test_what_is_told_after_the_end_of_the_data_is_told_and_customers_still_come_from_the_store(
+    simulated_home: Home, tmp_path: Path
+) -> None:
+    """The hour's take-ups are told at its end, later than the last event: so it is of nearly every bank."""
+    folder = tmp_path / "build"
+    shutil.copytree(simulated_home.build().folder, folder)
+    build = Build.open(folder)
+    [market] = [view for view in build.views if view.entity == "market"]
+    known = build.bank.tables[Table.CUSTOMERS][CUSTOMER_ID].unique().to_pylist()
+    states = pq.read_table(build.view_path(market))
+    hour = pa.scalar(build.data_end + timedelta(minutes=30), pa.timestamp("us", "UTC"))
+    more = states.slice(states.num_rows - 1)
+    for name in market.numbers:
+        more = more.set_column(more.schema.get_field_index(name), states.schema.field(name), pa.array([41.0]))
+    for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP):
+        more = more.set_column(more.schema.get_field_index(name), states.schema.field(name), pa.array([hour.as_py()]))
+    pq.write_table(pa.concat_tables([states, more.cast(states.schema)]), build.view_path(market))
+    asked = entities([*known, "stranger"])
+    later = [timedelta(minutes=20 * (row % 3)) for row in range(len(asked))]
+    asked[AS_OF] = pd.Series([build.data_end + wait for wait in later]).astype("datetime64[us, UTC]")
+    at = np.array([(build.data_end + wait).timestamp() for wait in later])
+    schema = row_schema(build.bank)
+    expected = assemble(history(build, asked), at, schema)
+    for view in build.views:
+        if view.entity == "customer":  # what lies before the statistics at the end: no history can be read any more
+            with build.view_path(view).open("r+b") as file:
+                file.seek(4)
+                file.write(b"\0" * 64)
+    parts = [assemble(states, at[part], schema) for part, states in states_in_parts(build, asked, 50)]
+    same_rows(stacked(parts), expected)
+    told = [states[market.name].numbers[:, 0] == 41.0 for _, states in states_in_parts(build, asked, 50)]
+    assert np.concatenate(told).tolist() == [wait >= timedelta(minutes=30) for wait in later]
 
 
 def test_who_asks_before_the_end_of_the_data_is_told_what_was_known_then(simulated_home: Home) -> None:
     build = simulated_home.build()
-    known = build.bank.tables["customers"][CUSTOMER_ID].unique().to_pylist()[:20]
+    known = build.bank.tables[Table.CUSTOMERS][CUSTOMER_ID].unique().to_pylist()[:20]
     asked = entities(known)
     asked[AS_OF] = pd.Series([build.data_end - timedelta(days=60)] * len(asked)).astype("datetime64[us, UTC]")
     told, expected = states_for_rows(build, asked), history(build, asked)
