@@ -20,11 +20,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
+from features import joined_rows
 from features.errors import ArtefactError, NotBuilt
 from features.packing import Unpacking, fingerprint, layout, pack, seconds, stacked, unknown, unpacked
 from features.schema import MARKET_ID, State, States, View
@@ -204,30 +205,19 @@ class OnlineStates(PackedStates):
         if len(customer_ids) < _MANY:
             return super().read(customer_ids)
         n, joined = len(customer_ids), [view for view in self.views if view.entity == "customer"]
-        parts: list[States] = []
+        numbers, parts = [self._ids[view.name] for view in joined], list[States]()
         with self._snapshot() as connection:
             for start in range(0, n, _KEYS_PER_QUERY):
                 asked = customer_ids[start : start + _KEYS_PER_QUERY]
                 given = itertools.chain.from_iterable(enumerate(asked))
-                rows = connection.execute(self.joined_query(joined, len(asked)), list(given)).fetchall()
-                parts.append(_unjoined(joined, rows))
+                rows = connection.execute(joined_rows.query(numbers, len(asked)), list(given)).fetchall()
+                parts.append(joined_rows.states(joined, rows))
             market = self._of_market(connection, n)
         states: dict[str, State] = {}
         for view in self.views:
             of_view = [part[view.name] for part in parts] if view.entity == "customer" else [market[view.name]]
             states[view.name] = of_view[0] if len(of_view) == 1 else stacked(of_view)
         return states
-
-    def joined_query(self, views: Sequence[View], customers: int) -> str:
-        """One row per customer: its place, then event time, numbers and texts of each view, null where unknown."""
-        numbers = [self._ids[view.name] for view in views]
-        columns = "".join(f", s{number}.event_us, s{number}.numbers, s{number}.texts" for number in numbers)
-        joins = "".join(
-            f" LEFT JOIN states s{number} ON s{number}.key = asked.key AND s{number}.view_id = {number}"
-            for number in numbers
-        )
-        values = ", ".join(["(?, ?)"] * customers)
-        return f"WITH asked (place, key) AS (VALUES {values}) SELECT place{columns} FROM asked{joins}"
 
     def _of_market(self, connection: sqlite3.Connection, n: int) -> States:
         """The market's states, the same for each of n customers."""
@@ -287,19 +277,6 @@ class OnlineStates(PackedStates):
                     f"{columns}; build the features again with this version"
                 )
         return {view.name: int(there[view.name][0]) for view in self.views}
-
-
-def _unjoined(views: Sequence[View], rows: Sequence[tuple[Any, ...]]) -> States:
-    """The states of the customers of joined rows, in the order of their places."""
-    place, *columns = zip(*rows, strict=True)
-    states: dict[str, State] = {}
-    for view, at in zip(views, range(0, len(columns), 3), strict=True):
-        told: list[Sequence[Any]] = [place, *columns[at : at + 3]]
-        if None in told[1]:
-            known = [event is not None for event in told[1]]
-            told = [list(itertools.compress(column, known)) for column in told]
-        states[view.name] = Unpacking(*told).state(view, len(rows))
-    return states
 
 
 def _forget(connection: sqlite3.Connection, name: str) -> None:

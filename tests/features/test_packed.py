@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from features import joined_rows
 from features.columns import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from features.errors import ArtefactError, InputError, NotBuilt
 from features.packed import OnlineStates, define
@@ -99,7 +100,7 @@ def test_damage_is_found_among_many_customers_too(online: OnlineStates) -> None:
 
 
 def test_many_customers_are_found_by_their_keys_and_never_by_a_scan(online: OnlineStates) -> None:
-    query = online.joined_query([PROFILE, CONSENT], 2)
+    query = joined_rows.query([1, 2], 2)
     with sqlite3.connect(online.path) as connection:
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", [0, "a", 1, "b"])]
     searches = [line for line in plan if line.startswith("SEARCH")]
