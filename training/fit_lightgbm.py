@@ -104,6 +104,8 @@ def fit(
 def refit(question: Question, train: Examples, like: Fitted, seed: int = 0) -> Fitted:
     """Boost on `train` for as many rounds as `like`, by steps of the same size however many pairs there are now.
 
+    To look only at the columns that a quick fit on some of the rows found worth it halves the time of a round, and
+    loses where what matters is faint: HR@3 0.601 instead of 0.608 on insurance purchases, where 16 of 114 were left.
     To teach only the leaves of the trees that `like` has is faster, and surely worse: MAP@7 -0.008 [-0.011, -0.004] on
     insurance purchases, -0.011 [-0.014, -0.008] on touches.
     """
