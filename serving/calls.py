@@ -135,7 +135,7 @@ async def _settled(office: Office, case: _Case) -> bytes:
     for tries_left in reversed(range(TRIES + 1)):
         try:
             async with asyncio.timeout(PATIENCE):
-                answer = await office.desk.durable(job, case.here)
+                answer = await office.desk.durable(job)
         except NotReserved as error:
             if not tries_left:
                 raise
@@ -151,10 +151,7 @@ async def _settled(office: Office, case: _Case) -> bytes:
 
 
 class _Case:
-    """One request from its question to its decision; its methods run one after the other.
-
-    here: on the event loop. Else in a thread: what they read is on another machine, and others can decide meanwhile.
-    """
+    """One request from its question to its decision; its methods run in a thread, one after the other."""
 
     def __init__(
         self,
@@ -166,7 +163,6 @@ class _Case:
     ) -> None:
         self._office, self._serving, self._wanted = office, serving, wanted
         self._key, self._request_hash = key, request_hash
-        self.here = serving.near
         self.decision: Decision | None = None
         self.answer = b""
 

@@ -31,7 +31,6 @@ class Desk:
         self._threads = ThreadPoolExecutor(in_flight, "desk")
         self._most = in_flight + waiting
         self._present = 0
-        self._line: deque[Callable[[], None]] = deque()
         self._done = _Done()
 
     @contextmanager
@@ -50,30 +49,16 @@ class Desk:
         with self.place():
             return await asyncio.get_running_loop().run_in_executor(self._threads, job)
 
-    async def durable(self, job: Callable[[], Future[Result]], here: bool = False) -> Result:
-        """Run `job`, then wait for what it began without a thread; for who has a place.
+    async def durable(self, job: Callable[[], Future[Result]]) -> Result:
+        """Run blocking `job` in a thread, then wait for what it began without one; for who has a place.
 
-        A thread that waited for the disk would keep others from deciding. here: on the event loop, where `job` blocks
-        for nothing, one between two looks at what has arrived; on the way to a thread and back, and in turns with other
-        threads, it would take far longer. Where the caller is cancelled, what was begun is withdrawn.
+        A thread that waited for the disk would keep others from deciding. The event loop is woken once for all that is
+        done meanwhile. Where the caller is cancelled, what was begun is withdrawn, and what was not is left alone.
         """
         loop = asyncio.get_running_loop()
         errand: _Errand[Result] = _Errand(loop.create_future(), self._done.on(loop))
-        if here:
-            self._line.append(lambda: errand.run(job))
-            if len(self._line) == 1:
-                loop.call_soon(self._next, loop)
-        else:
-            self._threads.submit(errand.run, job)
+        self._threads.submit(errand.run, job)
         return await errand.outcome()
-
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            self._line[0]()
-        finally:
-            self._line.popleft()  # now: while it was in the line, nobody else began one
-            if self._line:
-                loop.call_soon(self._next, loop)
 
     def close(self) -> None:
         """Let the threads end after what they are at."""
@@ -81,7 +66,7 @@ class Desk:
 
 
 class _Errand(Generic[Result]):
-    """From the event loop to wherever the job is run, on to what it began, and back. May be used once."""
+    """From the event loop to a thread, on to what the thread began, and back. May be used once."""
 
     def __init__(self, back: asyncio.Future[Result], done: Callable[[Callable[[], None]], None]) -> None:
         self._back = back
@@ -89,6 +74,7 @@ class _Errand(Generic[Result]):
         self._begun: Future[Result] | None = None
 
     def run(self, job: Callable[[], Future[Result]]) -> None:
+        """In a thread."""
         if self._back.done():
             return  # nobody waits for it any more
         try:

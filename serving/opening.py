@@ -48,8 +48,6 @@ class Serving:
     """What follows the registry for it."""
     imported: CustomerEvents | None = None
     """The events that the features were built from; None: there are none."""
-    near: bool = False
-    """Whether all that a decision reads is in files of this machine, so that it waits for nobody."""
 
     @property
     def timeline(self) -> Timeline:
@@ -181,7 +179,7 @@ def open_serving(settings: Settings, ledger_path: Path | None = None) -> Serving
         canary = Canary.of(bank, present, customers, build.data_end)
         trial = Trial(registry.fetch, canary, home.root / "passed")
         reloader = Reloader(references, registry, trial, settings.reload_seconds)
-        return reloader.turn(Serving(bare, ledger, missing, renew, reloader, imported, settings.near))
+        return reloader.turn(Serving(bare, ledger, missing, renew, reloader, imported))
     except BaseException:
         ledger.close()
         raise

@@ -45,11 +45,6 @@ class Settings:
     online_url: str = field(default="", repr=False)  # it may hold a password
     """redis://host:6379/0, where `features build` put the newest states; empty: they are in a file of the home."""
 
-    @property
-    def near(self) -> bool:
-        """Whether all that a decision reads is in files of this machine, so that it waits for nobody."""
-        return not (self.ledger_url or self.online_url)
-
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], folder: Path) -> Settings:
         """NEXTBEST_HOME, NEXTBEST_TEMPERATURE, … ; `folder` is the working folder. InputError for a wrong value."""

@@ -13,7 +13,6 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from serving.caps import Cap, Contact
 from serving.decision import Action, Candidate, Decision
 from serving.desk import Desk
 from serving.entries import Entry
+from serving.errors import LedgerUnavailable
 from serving.group_commit import Writer
 from serving.history import Known
 from serving.opening import Opening, Serving
@@ -125,6 +125,24 @@ def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(tmp_path: Path) 
     assert statements.count("SAVEPOINT request") == 1, "what checks before it writes needs none"
 
 
+def test_a_group_that_fails_writes_nothing_and_the_next_one_is_written(tmp_path: Path) -> None:
+    def together(connection: sqlite3.Connection, items: Sequence[Any]) -> Sequence[Any]:
+        for item in items:
+            connection.execute("INSERT INTO facts VALUES (?, 'told')", (item,))
+        return items
+
+    def told(connection: sqlite3.Connection) -> list[str]:
+        return [name for (name,) in connection.execute("SELECT name FROM facts")]
+
+    writer = Writer(lambda: connect(tmp_path / "ledger.db"), together, nullcontext(), capacity=9, patience=10.0)
+    assert writer.begin_item("once").result(10) == "once"
+    with pytest.raises(LedgerUnavailable, match="UNIQUE"):
+        writer.begin_item("once").result(10)
+    assert writer.begin_item("another").result(10) == "another"
+    assert writer.submit(told) == ["another", "once"]
+    writer.close()
+
+
 @dataclass
 class Slow:
     """A ledger whose disk is done when `TOGETHER` decisions wait for it."""
@@ -179,50 +197,30 @@ def test_what_nobody_waits_for_any_more_is_withdrawn_where_it_was_not_begun() ->
     assert pending.cancelled()
 
 
-def test_what_waits_for_nobody_is_decided_on_the_event_loop_one_between_two_looks_at_what_arrives() -> None:
-    seen: list[object] = []
-
-    def job(number: int) -> Future[bytes]:
-        seen.append((number, threading.current_thread()))
-        done: Future[bytes] = Future()
-        done.set_result(b"%d" % number)
-        return done
-
-    async def three() -> list[bytes]:
-        desk, loop = Desk(1, 9), asyncio.get_running_loop()
-
-        def look(left: int) -> None:
-            seen.append("look")
-            if left:
-                loop.call_soon(look, left - 1)
-
-        loop.call_soon(look, 9)
-        answers = await asyncio.gather(*(desk.durable(partial(job, number), here=True) for number in range(3)))
-        desk.close()
-        return answers
-
-    assert asyncio.run(three()) == [b"0", b"1", b"2"]
-    at = [seen.index((number, threading.current_thread())) for number in range(3)]
-    assert all("look" in seen[before:after] for before, after in pairwise(at))
-
-
 def test_who_is_gone_before_their_turn_is_not_decided_for() -> None:
     begun: list[str] = []
+    gate = threading.Event()
 
     def job(name: str) -> Future[bytes]:
         begun.append(name)
+        gate.wait(10)
         return Future()
 
     async def leave() -> None:
         desk = Desk(1, 9)
-        gone, stays = (asyncio.create_task(desk.durable(partial(job, name), here=True)) for name in ("gone", "stays"))
-        gone.cancel()
-        await asyncio.wait([gone, stays], timeout=0.05)
-        stays.cancel()
+        calls = [asyncio.create_task(desk.durable(partial(job, name))) for name in ("first", "gone", "last")]
+        await asyncio.sleep(0)
+        calls[1].cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        while "last" not in begun:
+            await asyncio.sleep(0.001)
+        for call in calls:
+            call.cancel()
         desk.close()
 
     asyncio.run(leave())
-    assert begun == ["stays"]
+    assert begun == ["first", "last"]
 
 
 def test_what_became_durable_together_wakes_the_event_loop_once() -> None:
@@ -237,11 +235,11 @@ def test_what_became_durable_together_wakes_the_event_loop_once() -> None:
             woken.append(given)
             return wake(*given)
 
-        loop.call_soon_threadsafe = counted  # type: ignore[method-assign]  # the seam to other threads
         rest = iter(begun)
-        waiting = asyncio.gather(*(desk.durable(lambda: next(rest), here=True) for _ in begun))
-        while rest.__length_hint__():
-            await asyncio.sleep(0)
+        waiting = asyncio.gather(*(desk.durable(lambda: next(rest)) for _ in begun))
+        await asyncio.sleep(0)
+        await desk.work(lambda: None)  # the one thread has begun all that came before
+        loop.call_soon_threadsafe = counted  # type: ignore[method-assign]  # the seam to other threads
         writer = threading.Thread(target=lambda: [done.set_result(b"a") for done in begun])
         writer.start()
         writer.join()  # the loop is not looking meanwhile
