@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     World = Any
 
-MOST_CALLS = 440
+MOST_CALLS = 400
 """Of Python functions, for one decision and its answer among 120 and more actions. Lower it when there are fewer."""
 PRODUCTS = (Product("card", "Gold card", holdable=True, margin=100.0), Product("loan", "Car loan", margin=400.0))
 CHANNELS = (Channel("push", "App push"), Channel("email", "E-mail", max_length=200), Channel("branch", "Branch"))
