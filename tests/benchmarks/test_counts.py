@@ -35,7 +35,7 @@ CUSTOMERS = 60
 MOST_STATEMENTS = 10
 """Of SQL, for a decision and its record: 1 of the online store, its snapshot around it, what the ledger knows of the
 customer, and what the record writes. Lower it when there are fewer."""
-MOST_CALLS = 1_800
+MOST_CALLS = 1_850
 """Of functions, for 120 actions. Lower it when there are fewer."""
 MORE = 1.1
 """Other numbers take other branches, and contacts of the caps' days are counted; a loop over all events is far more."""
