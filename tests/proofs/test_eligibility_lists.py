@@ -58,7 +58,7 @@ def purchases(folder: Path) -> pd.DataFrame:
 def launched(moments: pd.DataFrame) -> pd.DataFrame:
     """`eligible`: what had been sold at least once by `as_of`. Purchases of nothing that had are left out."""
     first = moments.explode("bought").groupby("bought").as_of.min()
-    lists = [{product for product, at in first.items() if at < moment} for moment in moments.as_of]
+    lists = [frozenset(product for product, at in first.items() if at < moment) for moment in moments.as_of]
     return with_a_choice(moments.assign(eligible=lists))
 
 
@@ -66,7 +66,10 @@ def at_hand(moments: pd.DataFrame, products: Sequence[str]) -> pd.DataFrame:
     """`eligible`: of what was launched, each with its own probability, between a fifth and all."""
     draw = np.random.default_rng(SEED)
     rate = dict(zip(products, draw.permutation(np.linspace(0.2, 1.0, len(products))), strict=True))
-    lists = [{product for product in sorted(offered) if draw.random() < rate[product]} for offered in moments.eligible]
+    lists = [
+        frozenset(product for product in sorted(offered) if draw.random() < rate[product])
+        for offered in moments.eligible
+    ]
     return with_a_choice(moments.assign(eligible=lists))
 
 
