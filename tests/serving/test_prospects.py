@@ -96,6 +96,7 @@ def test_an_end_of_quiet_hours_that_is_kept_for_an_hour_holds_for_every_minute_o
         for minute in range(0, 26 * 60, 7):
             at = datetime(2024, 10, 26, 12, tzinfo=UTC) + timedelta(minutes=minute)
             found = next_allowed(at, there, quiet)
+            assert found >= at
             assert not is_quiet(found.astimezone(there), quiet)
             step = at
             while step < found:  # nothing in between was allowed
