@@ -113,6 +113,16 @@ def test_a_worse_model_is_refused(world: World, champion: Candidate) -> None:
     assert "not worse than the champion" in refused(judge_promotion(worse, champion))
 
 
+def test_a_model_that_is_surely_a_little_worse_is_refused(world: World, champion: Candidate) -> None:
+    """It knows the favourites of nine in ten, and so loses a tenth of the lead over the prior: surely, and no more."""
+    tenth = np.repeat(np.arange(CUSTOMERS) % 10 == 0, TIMES)
+    verdict = judge_promotion(world.candidate(np.where(tenth[:, None], 0.09, world.truth)), champion)
+    gap = next(check for check in verdict.refusals if check.name == "not worse than the champion")
+    assert gap.measured is not None
+    assert gap.allowed is not None
+    assert gap.allowed / 2 < gap.measured < 0
+
+
 def test_a_model_that_may_be_too_much_worse_is_refused_until_there_are_rows_enough_to_tell(world: World) -> None:
     """Each knows the favourites of the half of which the other knows nothing: on the whole they are as good."""
     one = world.candidate(np.where(world.known[:, None], 0.09, world.truth))

@@ -19,7 +19,8 @@ from training.promotion.verdict import Check, check, not_counted
 
 MAY_LOSE = 0.25
 """Non-inferiority: the interval must not reach a loss of this share of the champion's lead over the prior, so that most
-of what the champion is known to achieve is kept (the reasoning of ICH E10, 1.5.1.1)."""
+of what the champion is known to achieve is kept (the reasoning of ICH E10, 1.5.1.1). It is for rows that cannot tell:
+who is surely worse by less is refused all the same, as nothing would be gained."""
 LEAST_MARGIN = 0.002
 """The same, as a share of the champion's own value, where that lead is small."""
 FURTHER_OFF = 1.25
@@ -100,7 +101,8 @@ def _asked_then(challenger: Candidate, champion: Candidate) -> bool:
 
 
 def primary(rows: Predictions, seed: int) -> Check:
-    """Non-inferior in the metric that families are chosen by: the interval stays within the margin."""
+    """Not surely worse, and non-inferior, in the metric that families are chosen by: the interval does not lie below
+    zero, and stays within the margin."""
     title = "not worse than the champion"
     metric = primary_metric(rows) if len(rows) else ""
     per_row = {name: judge(said, rows).per_row[metric] for name, said in rows.probabilities.items()} if metric else {}
@@ -116,8 +118,11 @@ def primary(rows: Predictions, seed: int) -> Check:
     level = float(np.nanmean(per_row[CHAMPION]))
     lead = sign * (level - float(np.nanmean(per_row[PRIOR]))) if PRIOR in per_row else 0.0
     margin = max(MAY_LOSE * lead, LEAST_MARGIN * abs(level))
-    told = f"{metric}, better by {gap.told(SHOWN)} in {judged:,} rows; it may surely not lose more than {margin:.3g}"
-    return check(title, gap.low >= -margin, gap.mean, -margin, told)
+    told = (
+        f"{metric}, better by {gap.told(SHOWN)} in {judged:,} rows; it may not surely be worse, and surely not lose "
+        f"more than {margin:.3g}"
+    )
+    return check(title, gap.low >= -margin and gap.high >= 0, gap.mean, -margin, told)
 
 
 def calibration(rows: Predictions, seed: int) -> list[Check]:
