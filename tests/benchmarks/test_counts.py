@@ -6,6 +6,7 @@ that nobody adds a query to it unnoticed, is said here: on a bank with 120 actio
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import uuid
@@ -37,8 +38,10 @@ MOST_STATEMENTS = 10
 customer, and what the record writes. Lower it when there are fewer."""
 MOST_CALLS = 1_850
 """Of functions, for 120 actions. Lower it when there are fewer."""
-MORE = 1.1
-"""Other numbers take other branches, and contacts of the caps' days are counted; a loop over all events is far more."""
+MORE = 1.25
+"""Other numbers take other branches, and contacts of the caps' days are counted; one call per event would be 1.35."""
+
+NUMBERS = itertools.count()
 
 
 class Profile:
@@ -79,7 +82,8 @@ class Bank:
         """Everything that POST /v1/decide does between the body and the answer's bytes."""
         serving = serving or self.serving
         wanted = contract.DecideRequest(customer_id=customer)
-        decision = serving.decider.decide(wanted.ask(NOW), uuid.uuid4().hex)
+        # An id is what is drawn by: numbered, every run draws the same.
+        decision = serving.decider.decide(wanted.ask(NOW), uuid.uuid5(uuid.NAMESPACE_OID, str(next(NUMBERS))).hex)
         serving.ledger.record(
             decision,
             NOW,

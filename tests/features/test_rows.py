@@ -205,7 +205,7 @@ def _engagement(state: State, as_of: Float64, contacts: Float64) -> Float64:
     )
 
 
-@pytest.mark.parametrize(("seed", "size"), enumerate(SIZES), ids=str)
+@pytest.mark.parametrize(("seed", "size"), [*enumerate(SIZES)], ids=str)
 def test_a_row_says_what_the_views_say_cell_by_cell(seed: int, size: tuple[int, int, int]) -> None:
     states, as_of, schema = random_world(seed, *size)
     rows = assemble(states, as_of, schema)
@@ -216,7 +216,7 @@ def test_a_row_says_what_the_views_say_cell_by_cell(seed: int, size: tuple[int, 
         np.testing.assert_array_equal(block, told, err_msg=name)
 
 
-@pytest.mark.parametrize(("seed", "size"), enumerate(SIZES), ids=str)
+@pytest.mark.parametrize(("seed", "size"), [*enumerate(SIZES)], ids=str)
 def test_a_customer_alone_has_the_same_row_as_among_others(seed: int, size: tuple[int, int, int]) -> None:
     states, as_of, schema = random_world(seed, *size)
     together = assemble(states, as_of, schema)

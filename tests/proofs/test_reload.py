@@ -1,8 +1,9 @@
 """A server under load takes up a hundred models, and refuses fifty bad ones, and nobody who asks it notices.
 
-Damaged artefacts small on every run, all at full size by `make proof`. What is asked for has the model's version in it
-and is checked against it: a ranking is always the same for one customer and version, and a decision that is made again
-from its record comes out bit for bit. An answer that mixed two models would fail one or the other.
+Small and at full size by `make proof`; each step alone is in tests/serving/test_trial.py and test_reload.py. What is
+asked for has the model's version in it and is checked against it: a ranking is always the same for one customer and
+version, and a decision that is made again from its record comes out bit for bit. An answer that mixed two models would
+fail one or the other.
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ def test_reloads_under_load_drop_no_request_and_mix_no_answer(bench: Bench, relo
     assert bench.family() == lasting
 
 
+@pytest.mark.proof  # that a damaged artefact only ends the child that tries it is in tests/serving/test_trial.py
 @pytest.mark.parametrize(
     "damages",
     [

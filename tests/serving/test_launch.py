@@ -58,6 +58,14 @@ def call(server: Server, method: str, path: str, body: object = None) -> tuple[i
         connection.close()
 
 
+def call_ready(server: Server, method: str, path: str, body: object = None) -> tuple[int, str, bytes]:
+    """As `call`, by a worker that is ready: the port is shared, and one that still opens its models says 503."""
+    until = time.monotonic() + 60
+    while (answer := call(server, method, path, body))[0] == 503 and time.monotonic() < until:
+        time.sleep(0.1)
+    return answer
+
+
 def test_the_real_server_decides_ranks_and_remembers(server: Server) -> None:
     status, _, raw = call(server, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF})
     decision: dict[str, Any] = json.loads(raw)
@@ -149,19 +157,21 @@ def test_two_workers_share_the_ledger_of_a_home(bank: Bank, build_home: Callable
     ) as running:
         running.wait_ready(60)
         family = psutil.Process(running.pid).children(recursive=True)
-        # One ready worker answers for the server; the other is ready when it has the ledger open too.
+        # One ready worker answers for the server; the other has the ledger open before it is ready.
         until = time.monotonic() + 60
         while len(having_open(family, own / "ledger.db")) < 2 and time.monotonic() < until:
             time.sleep(0.2)
         workers = having_open(family, own / "ledger.db")
         assert len(workers) == 2
-        answers = [call(running, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF}) for _ in range(20)]
+        answers = [
+            call_ready(running, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF}) for _ in range(20)
+        ]
         assert {status for status, _, _ in answers} == {200}
         workers[0].kill()  # its supervisor starts another one in its place
         ids = [json.loads(raw)["decision_id"] for _, _, raw in answers]
         for decision_id in ids:  # whichever worker answers
-            assert call(running, "GET", f"/v1/decisions/{decision_id}")[0] == 200
-        assert call(running, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF})[0] == 200
+            assert call_ready(running, "GET", f"/v1/decisions/{decision_id}")[0] == 200
+        assert call_ready(running, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF})[0] == 200
     with closing(sqlite3.connect(own / "ledger.db")) as connection:
         assert connection.execute("SELECT count(*) FROM decisions").fetchone() == (21,)
     _, alive = psutil.wait_procs(family, timeout=20)
@@ -179,16 +189,18 @@ def test_two_workers_share_a_ledger_on_postgres(
     shared = replace(settings, ledger_url=postgres_url)
     with Server(shared, port=free_port(), workers=2, output=tmp_path / "log") as running:
         running.wait_ready(60)
-        # One ready worker answers for the server; the other is ready when it is connected too.
+        # One ready worker answers for the server; the other is connected before it is ready.
         connected = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'nextbest'"
         until = time.monotonic() + 60
         while int(postgres_server.ask(postgres_url, connected)) < 2 and time.monotonic() < until:
             time.sleep(0.2)
-        answers = [call(running, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF}) for _ in range(20)]
+        answers = [
+            call_ready(running, "POST", "/v1/decide", {"customer_id": "held", "as_of": AS_OF}) for _ in range(20)
+        ]
         assert {status for status, _, _ in answers} == {200}
         ids = [json.loads(raw)["decision_id"] for _, _, raw in answers]
         for decision_id in ids:  # whichever worker answers
-            assert call(running, "GET", f"/v1/decisions/{decision_id}")[0] == 200
+            assert call_ready(running, "GET", f"/v1/decisions/{decision_id}")[0] == 200
         family = psutil.Process(running.pid).children(recursive=True)
     assert postgres_server.ask(postgres_url, "SELECT count(*) FROM nextbest.decisions") == "20"
     _, alive = psutil.wait_procs(family, timeout=20)
