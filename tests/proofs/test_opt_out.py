@@ -204,8 +204,8 @@ def test_ten_thousand_pairs_over_the_workers_of_a_server_on_postgres(tmp_path: P
 
 @pytest.mark.proof
 @pytest.mark.timeout(7_200)
-def test_ten_thousand_pairs_over_the_threads_of_a_server_on_sqlite(tmp_path: Path) -> None:
+def test_ten_thousand_pairs_over_the_workers_of_a_server_on_sqlite(tmp_path: Path) -> None:
     settings = settings_of(make_home(tmp_path, FULL.pairs))
-    with server(settings, 1, tmp_path / "log") as call:
-        found = run(call, replace(FULL, workers=1), "the server on SQLite")
+    with server(settings, FULL.workers, tmp_path / "log") as call:
+        found = run(call, FULL, "the server on SQLite")
     assert_nobody_contacted_after(found, settings, FULL)
