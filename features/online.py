@@ -235,11 +235,7 @@ class _Again(OnlineStore):
     def online_write_batch(self, *_: Any, **__: Any) -> None:
         raise NotImplementedError("states that were read are not written to; use the store")
 
-    def update(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError("states that were read are not written to; use the store")
-
-    def teardown(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError("states that were read are not written to; use the store")
+    update = teardown = online_write_batch
 
 
 class ArrowBatchEngineConfig(FeastConfigBaseModel):

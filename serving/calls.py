@@ -121,7 +121,8 @@ async def _answered(
 ) -> Response:
     wanted = contract.parse(kind, await json_body(request))
     key = _idempotency_key(request)
-    case = _Case(office, office.opening.serving, wanted, key, contract.fingerprint(call, wanted))
+    request_hash = contract.fingerprint(call, wanted) if key else ""  # who repeats a key has to repeat the request
+    case = _Case(office, office.opening.serving, wanted, key, request_hash)
     with office.desk.place():
         return Response(await _settled(office, case), media_type="application/json")
 

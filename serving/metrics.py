@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.decision import Decision, Ranking
+from serving.removals import counts
 
 if TYPE_CHECKING:
     from serving.opening import Opening
@@ -89,8 +89,7 @@ class Meters:
             self._degraded.labels(call).inc()
         if answer.dropped:
             self._dropped.inc(answer.dropped)
-        counts = Tally((removed.subject, removed.rule) for removed in answer.removed)
-        for rule, count in counts.items():
+        for rule, count in counts(answer.removed):
             found = self._of_rule.get(rule)
             if found is None:
                 found = self._of_rule[rule] = self._removed.labels(*rule)

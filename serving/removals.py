@@ -6,7 +6,7 @@ say. Such things are the same objects in every decision, so a run of them is kno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
@@ -87,10 +87,15 @@ def _kept(same: Same[Sequence[Removed]]) -> Run:
     return Run(same.run)
 
 
+def counts(removed: Sequence[Removed]) -> Iterator[tuple[tuple[str, str], int]]:
+    """How many fell to a rule, by subject and rule; a rule may come several times, once per run."""
+    return ((key, entry.many) for run in _runs(removed) for key, entry in run.entries.items())
+
+
 def summary(removed: Sequence[Removed]) -> list[dict[str, Any]]:
     """One entry per subject and rule: how many fell to it, and the first ids; in the order they fell."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for run in removed.runs if isinstance(removed, Removals) else (Run(removed),):
+    for run in _runs(removed):
         for key, (reason, many, ids) in run.entries.items():
             entry = found.get(key)
             if entry is None:
@@ -100,3 +105,7 @@ def summary(removed: Sequence[Removed]) -> list[dict[str, Any]]:
                 entry["count"] += many
                 entry["ids"] = [*entry["ids"], *ids][:SHOWN]
     return list(found.values())
+
+
+def _runs(removed: Sequence[Removed]) -> tuple[Run, ...]:
+    return removed.runs if isinstance(removed, Removals) else (Run(removed),)

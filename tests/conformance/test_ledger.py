@@ -195,6 +195,7 @@ def test_messages_of_other_purposes_neither_use_up_a_cap_nor_are_held_back(ledge
     for number in range(2):
         reserve(ledger, contact(str(number)), TWICE)
     reserve(ledger, contact("last", purpose=purpose), TWICE)
+    assert sorted(known(ledger)) == ["0", "1", "last", "other 0", "other 1", "other 2"]
 
 
 def test_the_first_cap_without_room_is_named(ledger: Ledger) -> None:

@@ -227,28 +227,27 @@ def test_what_became_durable_together_wakes_the_event_loop_once() -> None:
     begun: list[Future[bytes]] = [Future() for _ in range(50)]
     woken: list[object] = []
 
+    class Loop(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+            woken.append(callback)
+            return super().call_soon_threadsafe(callback, *args, context=context)
+
     async def all_of_them() -> list[bytes]:
-        desk, loop = Desk(1, 99), asyncio.get_running_loop()
-        wake = loop.call_soon_threadsafe
-
-        def counted(*given: Any) -> Any:
-            woken.append(given)
-            return wake(*given)
-
-        rest = iter(begun)
+        desk, rest = Desk(1, 99), iter(begun)
         waiting = asyncio.gather(*(desk.durable(lambda: next(rest)) for _ in begun))
         await asyncio.sleep(0)
         await desk.work(lambda: None)  # the one thread has begun all that came before
-        loop.call_soon_threadsafe = counted  # type: ignore[method-assign]  # the seam to other threads
+        woken.clear()
         writer = threading.Thread(target=lambda: [done.set_result(b"a") for done in begun])
         writer.start()
         writer.join()  # the loop is not looking meanwhile
         answers = await waiting
+        assert len(woken) == 1
         desk.close()
         return answers
 
-    assert asyncio.run(all_of_them()) == [b"a"] * 50
-    assert len(woken) == 1
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(all_of_them()) == [b"a"] * 50
 
 
 def whole(decision: Decision) -> bytes:
