@@ -53,7 +53,7 @@ class Entry:
         caps: Sequence[Cap] = (),
         consent_version: int | None = None,
     ) -> Entry:
-        """The decision as `Ledger.record` is given it."""
+        """The decision as `Ledger.record` takes it. caps: over which its contact is counted."""
         now_us, customer_id = micros(recorded_at), decision.ask.customer_id
         row = (decision.decision_id, customer_id, now_us, packed(decision, recorded_at), answer)
         event = _decided(decision, now_us)
@@ -85,29 +85,8 @@ class Recorder(ABC):
     def recording(self, entry: Entry) -> Future[bytes]:
         """See `serving.ledger.Ledger`."""
 
-    def record(
-        self,
-        decision: Decision,
-        recorded_at: datetime,
-        answer: bytes,
-        key: str | None = None,
-        request_hash: str = "",
-        *,
-        contact: Contact | None = None,
-        caps: Sequence[Cap] = (),
-        consent_version: int | None = None,
-    ) -> bytes:
+    def record(self, entry: Entry) -> bytes:
         """See `serving.ledger.Ledger`."""
-        entry = Entry.of(
-            decision,
-            recorded_at,
-            answer,
-            key,
-            request_hash,
-            contact=contact,
-            caps=caps,
-            consent_version=consent_version,
-        )
         return self._waited(self.recording(entry))
 
     def _waited(self, begun: Future[bytes]) -> bytes:

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from features.schema import Bool
-from serving.caps import Cap, Contact
-from serving.decision import Decision
+from serving.caps import Contact
 from serving.entries import Entry
 from serving.events import Fold, Outcome, TimelineEvent, unfolded
 from serving.history import Known
@@ -31,26 +29,15 @@ from serving.sqlite import SqliteLedger
 class Ledger(Protocol):
     """The seam between the decision and what remembers it. Every call may be made from many threads."""
 
-    def record(
-        self,
-        decision: Decision,
-        recorded_at: datetime,
-        answer: bytes,
-        key: str | None = None,
-        request_hash: str = "",
-        *,
-        contact: Contact | None = None,
-        caps: Sequence[Cap] = (),
-        consent_version: int | None = None,
-    ) -> bytes:
+    def record(self, entry: Entry) -> bytes:
         """Make the decision durable, with its contact where there is one, and give the answer to send.
 
         With a key that is known for the same request, nothing is written and the first answer comes back, byte for
         byte. Else consent is compared, the caps are counted and the contact is reserved in the transaction that writes
-        the decision: raises ConsentChanged where the customer's consent is not of `consent_version` any more (None: do
-        not compare), CapReached where a cap has no room for it, nothing written. A decision about a product enters the
-        live state with it. Raises KeyReused where the key named another request, LedgerUnavailable where nothing can be
-        promised.
+        the decision: raises ConsentChanged where the customer's consent is not of `entry.consent_version` any more
+        (None: do not compare), CapReached where a cap has no room for it, nothing written. A decision about a product
+        enters the live state with it. Raises KeyReused where the key named another request, LedgerUnavailable where
+        nothing can be promised.
         """
         ...
 

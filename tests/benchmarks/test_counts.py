@@ -25,6 +25,7 @@ from served import home_of
 from features.packed import OnlineStates
 from serving import contract
 from serving.decision import Decision
+from serving.entries import Entry
 from serving.intake import Intake
 from serving.opening import Serving, open_serving
 from serving.settings import Settings
@@ -85,12 +86,14 @@ class Bank:
         # An id is what is drawn by: numbered, every run draws the same.
         decision = serving.decider.decide(wanted.ask(NOW), uuid.uuid5(uuid.NAMESPACE_OID, str(next(NUMBERS))).hex)
         serving.ledger.record(
-            decision,
-            NOW,
-            b"{}",
-            contact=decision.contact,
-            caps=decision.caps,
-            consent_version=decision.consent_version,
+            Entry.of(
+                decision,
+                NOW,
+                b"{}",
+                contact=decision.contact,
+                caps=decision.caps,
+                consent_version=decision.consent_version,
+            )
         )
         return decision
 

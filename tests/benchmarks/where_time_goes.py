@@ -113,6 +113,7 @@ def opened(world: World, checkout: Path, home: Path) -> Iterator[Any]:
 def measured(serving: Any, customers: Sequence[str], seconds: float, sample: bool = True) -> Timing:
     """Decisions about customers drawn at random for so many seconds, after some that are not counted."""
     from serving import contract
+    from serving.entries import Entry
 
     drawn, timing, step = random.Random(3), Timing(), [""]
 
@@ -133,14 +134,16 @@ def measured(serving: Any, customers: Sequence[str], seconds: float, sample: boo
         answered = time.perf_counter()
         step[0] = "record"
         serving.ledger.record(
-            decision,
-            now,
-            answer,
-            None,
-            request_hash,
-            contact=decision.contact,
-            caps=decision.caps,
-            consent_version=decision.consent_version,
+            Entry.of(
+                decision,
+                now,
+                answer,
+                None,
+                request_hash,
+                contact=decision.contact,
+                caps=decision.caps,
+                consent_version=decision.consent_version,
+            )
         )
         ended = time.perf_counter()
         step[0] = ""

@@ -21,6 +21,7 @@ import pytest
 
 from serving.caps import Cap, CapReached, Contact
 from serving.decision import Action, Ask, Candidate, Decision, Reason, Versions
+from serving.entries import Entry
 from serving.errors import KeyReused, LedgerUnavailable
 from serving.events import TimelineEvent
 from serving.ledger import Ledger, SqliteLedger
@@ -49,11 +50,11 @@ def decision(decision_id: str, action: Action | None = None) -> Decision:
 
 
 def test_an_answer_comes_back_as_it_was_given(ledger: Ledger) -> None:
-    assert ledger.record(decision("1"), NOW, b"the answer") == b"the answer"
+    assert ledger.record(Entry.of(decision("1"), NOW, b"the answer")) == b"the answer"
 
 
 def test_a_record_can_be_read_and_an_unknown_one_is_none(ledger: Ledger) -> None:
-    ledger.record(decision("1", Action("card", "push", "plain", "text")), NOW, b"a")
+    ledger.record(Entry.of(decision("1", Action("card", "push", "plain", "text")), NOW, b"a"))
     record = json.loads(ledger.get("1") or b"")
     assert (record["decision_id"], record["action"]["product_id"]) == ("1", "card")
     assert record["candidates"][0]["propensity"] == 0.25
@@ -62,7 +63,7 @@ def test_a_record_can_be_read_and_an_unknown_one_is_none(ledger: Ledger) -> None
 
 def test_records_survive_closing(reopen: Open) -> None:
     first = reopen()
-    first.record(decision("1"), NOW, b"a", "key", "hash")
+    first.record(Entry.of(decision("1"), NOW, b"a", "key", "hash"))
     first.close()
     second = reopen()
     assert second.get("1") is not None
@@ -70,16 +71,16 @@ def test_records_survive_closing(reopen: Open) -> None:
 
 
 def test_the_same_key_and_request_give_the_first_answer_byte_for_byte(ledger: Ledger) -> None:
-    assert ledger.record(decision("1"), NOW, b"first", "key", "hash") == b"first"
-    assert ledger.record(decision("2"), NOW, b"second", "key", "hash") == b"first"
+    assert ledger.record(Entry.of(decision("1"), NOW, b"first", "key", "hash")) == b"first"
+    assert ledger.record(Entry.of(decision("2"), NOW, b"second", "key", "hash")) == b"first"
     assert ledger.recall("key", "hash") == b"first"
     assert ledger.get("2") is None, "the second decision must not have been made"
 
 
 def test_the_same_key_with_another_request_is_refused(ledger: Ledger) -> None:
-    ledger.record(decision("1"), NOW, b"first", "key", "hash")
+    ledger.record(Entry.of(decision("1"), NOW, b"first", "key", "hash"))
     with pytest.raises(KeyReused):
-        ledger.record(decision("2"), NOW, b"second", "key", "other")
+        ledger.record(Entry.of(decision("2"), NOW, b"second", "key", "other"))
     with pytest.raises(KeyReused):
         ledger.recall("key", "other")
     assert ledger.get("2") is None
@@ -91,7 +92,7 @@ def test_concurrent_calls_with_one_key_make_one_decision(ledger: Ledger) -> None
 
     def call(number: int) -> bytes:
         together.wait()
-        return ledger.record(decision(str(number)), NOW, f"answer {number}".encode(), "key", "hash")
+        return ledger.record(Entry.of(decision(str(number)), NOW, f"answer {number}".encode(), "key", "hash"))
 
     with ThreadPoolExecutor(16) as pool:
         answers = set(pool.map(call, range(16)))
@@ -100,11 +101,11 @@ def test_concurrent_calls_with_one_key_make_one_decision(ledger: Ledger) -> None
 
 
 def test_a_failed_decision_does_not_take_others_of_its_group_along(ledger: Ledger) -> None:
-    ledger.record(decision("0"), NOW, b"a", "key", "hash")
+    ledger.record(Entry.of(decision("0"), NOW, b"a", "key", "hash"))
 
     def call(number: int) -> bytes | None:
         try:
-            return ledger.record(decision(str(number)), NOW, b"a", "key" if number % 2 else None, "other")
+            return ledger.record(Entry.of(decision(str(number)), NOW, b"a", "key" if number % 2 else None, "other"))
         except KeyReused:
             return None
 
@@ -125,7 +126,7 @@ def contact(decision_id: str, at_us: int = AT, **other: Any) -> Contact:
 
 def reserve(ledger: Ledger, wanted: Contact, *caps: Cap, now: datetime = NOW, key: str | None = None) -> bytes:
     answer = wanted.decision_id.encode()
-    return ledger.record(decision(wanted.decision_id), now, answer, key, "hash", contact=wanted, caps=caps)
+    return ledger.record(Entry.of(decision(wanted.decision_id), now, answer, key, "hash", contact=wanted, caps=caps))
 
 
 def known(ledger: Ledger, now_us: int = AT) -> list[str]:
@@ -275,7 +276,7 @@ def test_a_closed_ledger_promises_nothing(ledger: Ledger) -> None:
     ledger.close()
     assert not ledger.open
     with pytest.raises(LedgerUnavailable):
-        ledger.record(decision("1"), NOW, b"a")
+        ledger.record(Entry.of(decision("1"), NOW, b"a"))
     with pytest.raises(LedgerUnavailable):
         ledger.get("1")
 
@@ -285,7 +286,7 @@ def test_closing_finishes_what_was_accepted(reopen: Open) -> None:
 
     def call(number: int) -> str | None:
         try:
-            ledger.record(decision(str(number)), NOW, b"a")
+            ledger.record(Entry.of(decision(str(number)), NOW, b"a"))
         except LedgerUnavailable:
             return None
         return str(number)
@@ -307,12 +308,13 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
         from test_ledger import NOW, decision
+        from serving.entries import Entry
         from serving.ledger import SqliteLedger
         ledger = SqliteLedger(Path(sys.argv[1]) / "ledger.db")
         def write(worker):
             for number in range(10**9):
                 name = f"{worker}-{number}"
-                ledger.record(decision(name), NOW, name.encode(), f"key-{name}", "hash")
+                ledger.record(Entry.of(decision(name), NOW, name.encode(), f"key-{name}", "hash"))
                 os.write(1, (name + "\\n").encode())
         threads = [threading.Thread(target=write, args=(worker,)) for worker in range(6)]
         [thread.start() for thread in threads]
@@ -345,7 +347,7 @@ def test_the_decision_is_an_event_on_the_timeline(tmp_path: Path) -> None:
     with_action, without = decision("1", Action("card", "push", "plain", "text")), decision("2")
     ledger = SqliteLedger(tmp_path / "ledger.db")
     for one in (with_action, without):
-        ledger.record(one, NOW, b"a")
+        ledger.record(Entry.of(one, NOW, b"a"))
     ledger.close()
     connection = sqlite3.connect(tmp_path / "ledger.db")
     rows = connection.execute(
@@ -370,7 +372,7 @@ def test_a_ledger_of_an_unknown_layout_is_refused(tmp_path: Path) -> None:
 
 def test_a_closed_ledger_is_one_file(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.db")
-    ledger.record(decision("1"), NOW, b"a")
+    ledger.record(Entry.of(decision("1"), NOW, b"a"))
     assert ledger.get("1") is not None
     ledger.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db", "ledger.db.lock", "ledger.db.turn"]
@@ -419,7 +421,7 @@ def test_a_writer_that_cannot_keep_up_refuses_at_once(tmp_path: Path) -> None:
 
     def call(number: int) -> str:
         try:
-            ledger.record(decision(str(number)), NOW, b"a")
+            ledger.record(Entry.of(decision(str(number)), NOW, b"a"))
         except LedgerUnavailable as error:
             return str(error)
         return "written"

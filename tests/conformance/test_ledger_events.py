@@ -16,6 +16,7 @@ import pytest
 
 from serving.caps import Cap, CapReached, ConsentChanged, Contact
 from serving.decision import Action, Ask, Candidate, Decision, Versions
+from serving.entries import Entry
 from serving.errors import LedgerUnavailable
 from serving.events import AHEAD_US, TimelineEvent
 from serving.history import Known, Response
@@ -43,7 +44,7 @@ def reservation(decision_id: str, expires_us: int | None = AT + HOUR) -> Contact
 
 
 def decide(ledger: Ledger, decision_id: str, **more: Any) -> None:
-    ledger.record(decision(decision_id), NOW, b"a", contact=reservation(decision_id), **more)
+    ledger.record(Entry.of(decision(decision_id), NOW, b"a", contact=reservation(decision_id), **more))
 
 
 def known(ledger: Ledger, customer_id: str = "anna", now_us: int = AT) -> Known:
@@ -166,7 +167,9 @@ def test_no_contact_is_made_on_consent_that_has_changed_since_it_was_read(ledger
     assert (known(ledger).contacts, ledger.recall("key", "")) == ((), None)
     decide(ledger, "d2", consent_version=known(ledger).consent_version)
     decide(ledger, "d3")
-    ledger.record(decision("d4", None), NOW, b"a", consent_version=before)  # no contact, so nothing to prevent
+    ledger.record(
+        Entry.of(decision("d4", None), NOW, b"a", consent_version=before)
+    )  # no contact, so nothing to prevent
     assert [contact.decision_id for contact in known(ledger).contacts] == ["d2", "d3"]
 
 
@@ -181,8 +184,8 @@ def test_only_consent_and_complaints_make_a_decision_out_of_date(ledger: Ledger)
 
 def test_a_decision_about_a_product_enters_the_live_state_with_its_record(ledger: Ledger) -> None:
     decide(ledger, "d1")
-    ledger.record(decision("d2", None), NOW, b"a")
-    ledger.record(decision("d3", as_of=NOW + timedelta(days=9)), NOW, b"a")
+    ledger.record(Entry.of(decision("d2", None), NOW, b"a"))
+    ledger.record(Entry.of(decision("d3", as_of=NOW + timedelta(days=9)), NOW, b"a"))
     once = Cap("once", "overall", None, AT - HOUR, 1)
     with pytest.raises(CapReached):
         decide(ledger, "d4", caps=[once])
@@ -272,7 +275,7 @@ def test_contacts_follow_receipts_whatever_their_order(ledger: Ledger, case: str
     for lap, order in enumerate(itertools.permutations(range(len(receipts)))):
         who = f"c{lap}"
         one = replace(decision(f"d1-{lap}"), ask=Ask(who, NOW))
-        ledger.record(one, NOW, b"a", contact=replace(reservation(f"d1-{lap}"), customer_id=who))
+        ledger.record(Entry.of(one, NOW, b"a", contact=replace(reservation(f"d1-{lap}"), customer_id=who)))
         for place in order:
             told = {
                 name: f"{value}-{lap}" if name in ("decision_id", "message_id") else value
@@ -430,7 +433,7 @@ def test_no_contact_is_reserved_after_an_opt_out_was_acknowledged(ledger: Ledger
             one = replace(decision(name), ask=Ask(who, NOW))
             try:
                 contact = replace(reservation(name), customer_id=who)
-                ledger.record(one, NOW, b"a", contact=contact, consent_version=read)
+                ledger.record(Entry.of(one, NOW, b"a", contact=contact, consent_version=read))
             except ConsentChanged:
                 break
             assert not after

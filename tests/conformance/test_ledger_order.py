@@ -20,6 +20,7 @@ from features.times import micros
 from features.views import views
 from serving.caps import Contact
 from serving.decision import Action, Ask, Candidate, Decision, Versions
+from serving.entries import Entry
 from serving.events import TimelineEvent
 from serving.history import groups_of
 from serving.ledger import Ledger, SqliteLedger
@@ -94,7 +95,7 @@ class Arrivals:
         contact = Contact(
             who + name, micros(as_of), "push", "card", "cards", "marketing", decision_id, micros(NOW) + 10
         )
-        self.ledger.record(decision, as_of, b"a", contact=contact)
+        self.ledger.record(Entry.of(decision, as_of, b"a", contact=contact))
 
     def _of(self, who: str, name: str) -> dict[str, Any]:
         customer, now = who + name, micros(NOW)

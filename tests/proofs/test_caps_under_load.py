@@ -16,10 +16,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import pytest
 
 from serving.caps import Cap, CapReached, Contact, check
 from serving.decision import Action, Ask, Candidate, Decision, Versions
+from serving.entries import Entry
 from serving.errors import LedgerUnavailable
 from serving.ledger import Ledger, SqliteLedger
 from serving.postgres import PostgresLedger
@@ -68,14 +68,12 @@ class Split:
 
     ledger: Ledger
 
-    def record(
-        self, decision: Decision, recorded_at: datetime, answer: bytes, *, contact: Contact | None, caps: Sequence[Cap]
-    ) -> bytes:
-        if contact:
-            since_us = min(cap.since_us for cap in caps)
-            check(contact, caps, self.ledger.contacts(contact.customer_id, since_us, _micros(recorded_at)))
+    def record(self, entry: Entry) -> bytes:
+        if entry.contact:
+            counted = self.ledger.contacts(entry.customer_id, entry.since_us, entry.now_us)
+            check(entry.contact, entry.caps, counted)
             time.sleep(0.02)  # on a busy machine the others would seldom get there in between
-        return self.ledger.record(decision, recorded_at, answer, contact=contact)
+        return self.ledger.record(replace(entry, caps=()))
 
 
 def work(ledger: Ledger | Split, worker: int, size: Size) -> dict[str, int]:
@@ -91,10 +89,10 @@ def work(ledger: Ledger | Split, worker: int, size: Size) -> dict[str, int]:
         try:
             try:
                 action = Action(product, channel, None, None)
-                ledger.record(_decision(name, customer, now, action), now, b"yes", contact=contact, caps=caps)
+                ledger.record(Entry.of(_decision(name, customer, now, action), now, b"yes", contact=contact, caps=caps))
                 outcomes["contacts"] += 1
             except CapReached:
-                ledger.record(_decision(name, customer, now, None), now, b"no", contact=None, caps=())
+                ledger.record(Entry.of(_decision(name, customer, now, None), now, b"no", contact=None, caps=()))
                 outcomes["capped"] += 1
         except LedgerUnavailable as error:
             print(error, file=sys.stderr)

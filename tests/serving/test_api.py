@@ -62,7 +62,7 @@ class FakeLedger:
         done.set_result(entry.answer)
         return done
 
-    def record(self, decision: Decision, recorded_at: datetime, answer: bytes, *_: object, **more: object) -> bytes:
+    def record(self, entry: Entry) -> bytes:
         raise AssertionError("the app waits for no disk in a thread")
 
     def append(self, events: Sequence[TimelineEvent]) -> tuple[Outcome, ...]:

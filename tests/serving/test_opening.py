@@ -20,6 +20,7 @@ from features.tables import arrow_schema
 from features.times import micros, moment
 from features.views import state_tables, views
 from serving.decision import Ask, Decision
+from serving.entries import Entry
 from serving.events import TimelineEvent
 from serving.opening import Serving, open_serving
 from serving.settings import Settings
@@ -59,7 +60,7 @@ def opened(home: Home, folder: Path) -> Iterator[Serving]:
 def decide(serving: Serving, customer: str, as_of: datetime, number: int) -> Decision:
     decision = serving.decider.decide(Ask(customer, as_of), f"{number:032x}")
     answer = orjson.dumps(decision.answer())
-    serving.ledger.record(decision, as_of, answer, contact=decision.contact, caps=decision.caps)
+    serving.ledger.record(Entry.of(decision, as_of, answer, contact=decision.contact, caps=decision.caps))
     return decision
 
 

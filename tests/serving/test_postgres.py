@@ -21,6 +21,7 @@ import pytest
 
 from serving.caps import Cap, CapReached, Contact
 from serving.decision import Action, Ask, Candidate, Decision, Versions
+from serving.entries import Entry
 from serving.errors import LedgerUnavailable
 from serving.events import TimelineEvent
 from serving.ledger import SqliteLedger, open_ledger
@@ -37,7 +38,7 @@ def decision(name: str, customer: str = "anna", action: Action | None = None) ->
 
 def reserve(ledger: PostgresLedger, name: str, customer: str = "anna") -> bytes:
     contact = Contact(customer, 1, "push", "card", None, "marketing", name, None)
-    return ledger.record(decision(name, customer), NOW, b"a", contact=contact, caps=[ONCE])
+    return ledger.record(Entry.of(decision(name, customer), NOW, b"a", contact=contact, caps=[ONCE]))
 
 
 def event(event_id: str, customer: str = "anna", kind: str = "clicked") -> TimelineEvent:
@@ -47,7 +48,7 @@ def event(event_id: str, customer: str = "anna", kind: str = "clicked") -> Timel
 def test_processes_that_start_together_make_the_tables_once(postgres_url: str) -> None:
     def start(number: int) -> bool:
         ledger = PostgresLedger(postgres_url, connections=2)
-        ledger.record(decision(str(number)), NOW, b"a")
+        ledger.record(Entry.of(decision(str(number)), NOW, b"a"))
         ledger.close()
         return True
 
@@ -60,16 +61,16 @@ def test_two_ledgers_on_one_database_share_keys_and_caps(postgres_url: str) -> N
     reserve(one, "1")
     with pytest.raises(CapReached):
         reserve(other, "2")
-    one.record(decision("3"), NOW, b"first", "key", "hash")
-    assert other.record(decision("4"), NOW, b"second", "key", "hash") == b"first"
+    one.record(Entry.of(decision("3"), NOW, b"first", "key", "hash"))
+    assert other.record(Entry.of(decision("4"), NOW, b"second", "key", "hash")) == b"first"
     one.close()
     other.close()
 
 
 def test_the_decision_is_an_event_on_the_timeline(postgres_url: str, postgres_server: Any) -> None:
     ledger = PostgresLedger(postgres_url)
-    ledger.record(decision("1", action=Action("card", "push", "plain", "text")), NOW, b"a")
-    ledger.record(decision("2"), NOW, b"a")
+    ledger.record(Entry.of(decision("1", action=Action("card", "push", "plain", "text")), NOW, b"a"))
+    ledger.record(Entry.of(decision("2"), NOW, b"a"))
     ledger.close()
     assert postgres_server.ask(postgres_url, "SELECT * FROM nextbest.timeline ORDER BY event_id").splitlines() == [
         "decided:1|anna|1717243200123456|decided|push|marketing|card|plain|1||0.25||1717243200123456",
@@ -109,7 +110,7 @@ def test_a_server_that_crashes_forgets_nothing_that_was_acknowledged(postgres_ur
         for number in range(10**6):
             name = f"{worker}-{number}"
             try:
-                ledger.record(decision(name, name), NOW, b"a")
+                ledger.record(Entry.of(decision(name, name), NOW, b"a"))
             except LedgerUnavailable:
                 return
             acknowledged.append(name)
@@ -123,16 +124,16 @@ def test_a_server_that_crashes_forgets_nothing_that_was_acknowledged(postgres_ur
         for end in ends:
             end.result()
     with pytest.raises(LedgerUnavailable):
-        ledger.record(decision("down"), NOW, b"a")
+        ledger.record(Entry.of(decision("down"), NOW, b"a"))
     postgres_server.start()
     assert [name for name in acknowledged if ledger.get(name) is None] == []
-    assert ledger.record(decision("up"), NOW, b"a") == b"a"
+    assert ledger.record(Entry.of(decision("up"), NOW, b"a")) == b"a"
     ledger.close()
 
 
 def test_who_waits_too_long_is_told_so_and_the_next_is_served(postgres_url: str, postgres_server: Any) -> None:
     ledger = PostgresLedger(postgres_url, connections=1, patience=0.3)
-    ledger.record(decision("0"), NOW, b"a")
+    ledger.record(Entry.of(decision("0"), NOW, b"a"))
     psql = [postgres_server.programs / "psql", "-XAtq", postgres_url]
     with subprocess.Popen(psql, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as blocker:
         assert blocker.stdin is not None
@@ -142,9 +143,9 @@ def test_who_waits_too_long_is_told_so_and_the_next_is_served(postgres_url: str,
         assert blocker.stdout.readline() == "held\n"
         started = time.monotonic()
         with pytest.raises(LedgerUnavailable, match=r"0\.3 s"):
-            ledger.record(decision("1"), NOW, b"a")
+            ledger.record(Entry.of(decision("1"), NOW, b"a"))
         assert time.monotonic() - started < 3
-    assert ledger.record(decision("2"), NOW, b"a") == b"a"
+    assert ledger.record(Entry.of(decision("2"), NOW, b"a")) == b"a"
     assert ledger.get("1") is None
     ledger.close()
 
@@ -163,7 +164,7 @@ def test_who_has_opened_older_features_decides_no_more_once_another_has_opened_n
     for call in (
         lambda: older.known("anna", None, 0),
         lambda: older.append([event("e1")]),
-        lambda: older.record(decision("1"), NOW, b"a", consent_version=known.consent_version),
+        lambda: older.record(Entry.of(decision("1"), NOW, b"a", consent_version=known.consent_version)),
     ):
         with pytest.raises(LedgerUnavailable, match="start this one again"):
             call()

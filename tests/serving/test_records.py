@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.decision import Ask, Candidate, Decision, Versions
+from serving.entries import Entry
 from serving.errors import LedgerUnavailable
 from serving.ledger import Ledger, SqliteLedger
 from serving.postgres import PostgresLedger
@@ -34,7 +35,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
     ledger: Ledger = PostgresLedger(url) if url else SqliteLedger(path)
     for number in range(3):
-        ledger.record(quiet(number), START + timedelta(minutes=number), b"{}")
+        ledger.record(Entry.of(quiet(number), START + timedelta(minutes=number), b"{}"))
     yield url, path
     ledger.close()
 

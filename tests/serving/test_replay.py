@@ -19,6 +19,7 @@ from features.views import views
 from serving.account import account, replayed_account
 from serving.caps import CapReached
 from serving.decision import Ask, Decision, Message, Reason
+from serving.entries import Entry
 from serving.history import Remembered
 from serving.ledger import SqliteLedger
 from serving.policy import Policy
@@ -80,7 +81,7 @@ def replays_bit_equal(world: World, folder: Path, count: int, seed: int = 3) -> 
         for decision_id, ask in zip(ids, questions(world, count, seed), strict=True):
             decision = decision_for(decider, ask, decision_id)
             try:
-                ledger.record(decision, ask.as_of, b"{}", contact=decision.contact, caps=decision.caps)
+                ledger.record(Entry.of(decision, ask.as_of, b"{}", contact=decision.contact, caps=decision.caps))
             except CapReached:  # by a contact that lies ahead of this moment; recorded by nobody, so never replayed
                 made["full"] += 1
                 continue

@@ -57,7 +57,9 @@ def decision(name: str, customer: str = "anna") -> Decision:
 
 def reserve(ledger: SqliteLedger, name: str, customer: str = "anna", version: int | None = None) -> bytes:
     contact = Contact(customer, 1, "push", "card", None, "marketing", name, None)
-    return ledger.record(decision(name, customer), NOW, b"a", contact=contact, caps=[ONCE], consent_version=version)
+    return ledger.record(
+        Entry.of(decision(name, customer), NOW, b"a", contact=contact, caps=[ONCE], consent_version=version)
+    )
 
 
 def event(event_id: str, customer: str = "anna", kind: str = "clicked") -> TimelineEvent:
@@ -157,7 +159,7 @@ def fill(ledger: SqliteLedger, process: str, first: int, customers: int) -> dict
         try:
             reserve(ledger, name, f"c{(first + number) % customers}")
         except CapReached:
-            ledger.record(decision(f"{name}-no"), NOW, b"a")
+            ledger.record(Entry.of(decision(f"{name}-no"), NOW, b"a"))
             return "capped", f"{name}-no"
         return "contacts", name
 
@@ -175,7 +177,7 @@ def tell(ledger: SqliteLedger, event_id: str, kind: str) -> Sequence[str]:
 def race(ledger: SqliteLedger, process: str, keys: int) -> list[str]:
     """The answers to so many keys, each asked for with a decision of this process."""
     return [
-        ledger.record(decision(f"{process}-{key}"), NOW, process.encode(), f"key {key}", "hash").decode()
+        ledger.record(Entry.of(decision(f"{process}-{key}"), NOW, process.encode(), f"key {key}", "hash")).decode()
         for key in range(keys)
     ]
 
@@ -262,7 +264,7 @@ def test_who_has_opened_older_features_decides_no_more_once_another_has_opened_n
         for call in (
             lambda: older.known("anna", None, 0),
             lambda: older.append([event("e1")]),
-            lambda: older.record(decision("1"), NOW, b"a", consent_version=known.consent_version),
+            lambda: older.record(Entry.of(decision("1"), NOW, b"a", consent_version=known.consent_version)),
         ):
             with pytest.raises(LedgerUnavailable, match="start this one again"):
                 call()

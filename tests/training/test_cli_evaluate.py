@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from features.arbitration import FACTORS
 from features.home import Home
 from serving.decision import Action, Ask, Candidate, Decision, Versions
+from serving.entries import Entry
 from serving.ledger import SqliteLedger
 from training.cli import nextbest
 
@@ -43,9 +44,9 @@ def test_factors_tell_how_often_another_action_would_be_the_best_without_one(tmp
     # The first is decided by the channel, the second by what a take-up is worth.
     likelier = {"propensity": 0.1, "channel": 0.5, "value": 10.0}
     ledger = SqliteLedger(Home(tmp_path).ledger_path)
-    ledger.record(served(1, ("sms", likelier), ("push", {**likelier, "channel": 0.4})), NOW, b"1")
-    ledger.record(served(2, ("sms", likelier), ("push", {**likelier, "value": 30.0})), NOW, b"2")
-    ledger.record(served(3), NOW, b"3")
+    ledger.record(Entry.of(served(1, ("sms", likelier), ("push", {**likelier, "channel": 0.4})), NOW, b"1"))
+    ledger.record(Entry.of(served(2, ("sms", likelier), ("push", {**likelier, "value": 30.0})), NOW, b"2"))
+    ledger.record(Entry.of(served(3), NOW, b"3"))
     told = CliRunner().invoke(nextbest, ["evaluate", "factors", "--home", str(tmp_path), "--json"])
     ledger.close()
     assert told.exit_code == 0, told.stderr

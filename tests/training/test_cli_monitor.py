@@ -22,6 +22,7 @@ from features.packed import OnlineStates
 from features.schema import States
 from serving.decide import Decider
 from serving.decision import Ask, Decision
+from serving.entries import Entry
 from serving.ledger import SqliteLedger
 from serving.opening import open_serving
 from serving.settings import Settings
@@ -118,7 +119,7 @@ def ledgers(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     served = [(ledger, small.decisions(serving.decider, times)) for ledger, times in ((serving.ledger, 1), (other, 6))]
     for ledger, found in served:
         for decision in found:
-            ledger.record(decision, decision.ask.as_of, b"{}", contact=decision.contact)
+            ledger.record(Entry.of(decision, decision.ask.as_of, b"{}", contact=decision.contact))
     yield Ledgers(steady.root, shifted.root)
     serving.ledger.close()  # only now: until then it is open, as a server's is
     other.close()

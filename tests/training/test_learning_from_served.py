@@ -18,6 +18,7 @@ from features.columns import Table
 from features.home import Build, Home
 from features.times import micros
 from serving.decision import Action, Ask, Candidate, Decision, Reason, Versions
+from serving.entries import Entry
 from serving.events import TimelineEvent
 from serving.export import served_events
 from serving.ledger import SqliteLedger
@@ -89,7 +90,7 @@ def tell(bank: Bank, ledger: SqliteLedger, number: int) -> None:
     day = bank.end + timedelta(days=10 if story == "too new" else 1, minutes=number)
     name = f"d{number}"
     action = Action(bank.product, bank.channel, None, "…")
-    ledger.record(served(name, customer, day, action), day, b"{}")
+    ledger.record(Entry.of(served(name, customer, day, action), day, b"{}"))
     if story == "suppressed":
         return
     arrival = "failed" if story == "failed" else "delivered"

@@ -20,6 +20,7 @@ from features.home import Home
 from features.simulate import simulate
 from features.times import micros
 from serving.decision import Ask
+from serving.entries import Entry
 from serving.events import TimelineEvent
 from serving.export import served_events
 from serving.opening import open_serving
@@ -100,7 +101,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         for number, customer in enumerate(customers):
             decision = serving.decider.decide(Ask(customer, day), f"{number:032x}")
-            serving.ledger.record(decision, day, b"{}")
+            serving.ledger.record(Entry.of(decision, day, b"{}"))
         later = micros(day + timedelta(days=21))
         serving.ledger.append([TimelineEvent("v", customers[0], later, "visited", "in_app", created_us=later)])
     finally:
