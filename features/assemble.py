@@ -21,7 +21,7 @@ from features.row_plan import Plan
 from features.schema import Float32, Float64, Int64, Rows, RowSchema, States
 
 MODULES = (profile, holdings, transactions, engagement, purchases, consent, market)
-AT_ONCE = 256
+AT_ONCE = 176
 """Customers whose numbers are worked on together: so many stay near the processor."""
 CALENDAR_NAMES = ("hour of day", "hour of day, sine", "hour of day, cosine", "weekday", "day of month")
 PRODUCT_NAMES = (
@@ -41,7 +41,7 @@ _OF_CHANNEL = (
     *(f"engagement.{name}" for name in engagement.DERIVED_NAMES),
 )
 _VISITS = [name for name, *_ in engagement.SUMS].index("visits")
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = np.finfo(np.float32).max
 _FIRST_DAY = date(1970, 1, 1).toordinal()
 THURSDAY = 3
 """Weekday of 1 January 1970."""
@@ -156,10 +156,11 @@ class _Order:
             calendar(as_of, self._schema.time_zone).T,
             profile.marks(states[profile.NAME], known[self._profile], self._schema).T,
         )
-        cells = np.concatenate((said, since, *derived))
+        with np.errstate(over="ignore"):  # what is beyond float32 is made its largest
+            cells = np.concatenate((said, since, *derived), dtype=np.float32, casting="same_kind")
         np.maximum(cells, -LARGEST, out=cells)
         np.minimum(cells, LARGEST, out=cells)
-        return cells.astype(np.float32).take(self._gathered, axis=0)
+        return cells.take(self._gathered, axis=0)
 
     def fill(self, rows: Rows, states: States, as_of: Float64) -> None:
         """Write rows of n customers into `rows`."""
@@ -240,12 +241,13 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
         product=np.empty((count, products, len(PRODUCT_NAMES)), dtype=np.float32),
         channel=np.empty((count, channels, len(engagement.CHANNEL_NAMES)), dtype=np.float32),
         held=np.empty((count, products), dtype=np.bool_),
-        opted_out=consent.refused(states[consent.NAME], channels, Purpose.MARKETING),
+        opted_out=np.empty((count, channels), dtype=np.bool_),
         schema=schema,
     )
-    for start in range(0, count, AT_ONCE):
+    for start in range(0, max(count, 1), AT_ONCE):
         part = slice(start, min(start + AT_ONCE, count))
         order.fill(rows.take(part), {name: state.part(part) for name, state in states.items()}, as_of[part])
+    rows.opted_out[:] = consent.refused(states[consent.NAME], channels, Purpose.MARKETING)
     return rows
 
 
@@ -266,6 +268,9 @@ def calendar(as_of: Float64, time_zone: str) -> Float64:
         zone = ZoneInfo(time_zone)
         block = np.array([_local(moment, zone) for moment in as_of.tolist()]).reshape(-1, len(CALENDAR_NAMES))
     else:
+        moments, which = np.unique(as_of, return_inverse=True)
+        if len(moments) < len(as_of):  # many customers are mostly asked for at one moment
+            return calendar(moments, time_zone)[which]
         block = np.empty((len(as_of), len(CALENDAR_NAMES)))
         local = as_of + _utc_offset(as_of, time_zone)
         days = np.floor(local / DAY)

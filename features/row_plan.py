@@ -104,7 +104,7 @@ class Plan:
 
     def read(self, states: States, as_of: Float64) -> Told:
         """What the states of n customers say at their moments [n]; ValueError where they are of other views."""
-        # A number of all customers lies in one piece: what is picked, faded or masked are such pieces, not single cells.
+        # A number of all customers lies in one piece: such pieces are picked, faded and masked, not single cells.
         found = [states[source.view] for source in self.sources]
         cells = np.concatenate([state.numbers.T for state in found] + [state.at[None] for state in found])
         if len(cells) != self._cells:
