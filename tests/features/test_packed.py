@@ -220,3 +220,12 @@ def test_serving_reads_without_feast_and_pandas() -> None:
     script = "import features.packed, sys; print([name for name in ('feast', 'pandas', 'ibis') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_joined_rows_belong_to_their_places_in_whatever_order_they_come() -> None:
+    places, said = (2, 0, 1), (20.0, 0.0, 10.0)
+    belongs = ",".join(str((place << 40) + (7 << 24) + 8) for place in places)
+    row = (np.array(said).tobytes(), belongs, "2000000,0,1000000", None)
+    state = joined_rows.states({7: CONSENT}, row, 3)["consent"]
+    assert state.numbers[:, 0].tolist() == [0.0, 10.0, 20.0]
+    assert state.at.tolist() == [0.0, 1.0, 2.0]
