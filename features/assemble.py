@@ -41,7 +41,7 @@ _OF_CHANNEL = (
     *(f"engagement.{name}" for name in engagement.DERIVED_NAMES),
 )
 _VISITS = [name for name, *_ in engagement.SUMS].index("visits")
-LARGEST = np.finfo(np.float32).max
+LARGEST = float(np.finfo(np.float32).max)
 _FIRST_DAY = date(1970, 1, 1).toordinal()
 THURSDAY = 3
 """Weekday of 1 January 1970."""
@@ -156,11 +156,10 @@ class _Order:
             calendar(as_of, self._schema.time_zone).T,
             profile.marks(states[profile.NAME], known[self._profile], self._schema).T,
         )
-        with np.errstate(over="ignore"):  # what is beyond float32 is made its largest
-            cells = np.concatenate((said, since, *derived), dtype=np.float32, casting="same_kind")
+        cells = np.concatenate((said, since, *derived))
         np.maximum(cells, -LARGEST, out=cells)
         np.minimum(cells, LARGEST, out=cells)
-        return cells.take(self._gathered, axis=0)
+        return cells.astype(np.float32).take(self._gathered, axis=0)
 
     def fill(self, rows: Rows, states: States, as_of: Float64) -> None:
         """Write rows of n customers into `rows`."""
@@ -218,7 +217,7 @@ class _Order:
 def _by_customer(cells: Float64, *shape: int) -> Float64:
     """Numbers [k, n], a column per customer, as [n, *shape] in one piece: what is summed up of one customer is summed
     up in one order, however many are asked of."""
-    return np.ascontiguousarray(cells.T).reshape(cells.shape[1], *shape)
+    return cells.T.copy().reshape(cells.shape[1], *shape)
 
 
 def _all(spans: Mapping[str, slice], view: str, sums: Sequence[tuple[str, *tuple[object, ...]]]) -> slice:
@@ -236,18 +235,29 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     """
     count, order = len(as_of), _order(schema)
     products, channels = len(schema.products), len(schema.channels)
+    if count <= AT_ONCE:
+        cells, product = order.cells(states, as_of), order.customer + order.product
+        return Rows(
+            customer=np.ascontiguousarray(cells[: order.customer].T),
+            product=np.ascontiguousarray(cells[order.customer : product].T).reshape(
+                count, products, len(PRODUCT_NAMES)
+            ),
+            channel=np.ascontiguousarray(cells[product:].T).reshape(count, channels, len(engagement.CHANNEL_NAMES)),
+            held=np.ascontiguousarray(cells[order.held].T) == 1.0,
+            opted_out=consent.refused(states[consent.NAME], channels, Purpose.MARKETING),
+            schema=schema,
+        )
     rows = Rows(
         customer=np.empty((count, order.customer), dtype=np.float32),
         product=np.empty((count, products, len(PRODUCT_NAMES)), dtype=np.float32),
         channel=np.empty((count, channels, len(engagement.CHANNEL_NAMES)), dtype=np.float32),
         held=np.empty((count, products), dtype=np.bool_),
-        opted_out=np.empty((count, channels), dtype=np.bool_),
+        opted_out=consent.refused(states[consent.NAME], channels, Purpose.MARKETING),
         schema=schema,
     )
-    for start in range(0, max(count, 1), AT_ONCE):
-        part = slice(start, min(start + AT_ONCE, count))
+    for start in range(0, count, AT_ONCE):
+        part = slice(start, start + AT_ONCE)
         order.fill(rows.take(part), {name: state.part(part) for name, state in states.items()}, as_of[part])
-    rows.opted_out[:] = consent.refused(states[consent.NAME], channels, Purpose.MARKETING)
     return rows
 
 

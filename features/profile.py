@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -95,11 +94,15 @@ def marks(state: State, known: Bool, schema: RowSchema) -> Float64:
 
     known: bool [n], customers whose state says anything at the moment.
     """
-    words, count = schema.word_places, len(state.at)
+    words = schema.word_places
     width = sum(map(len, words))
-    block = np.zeros((count, width + 1))  # behind the columns a place for what is none of their words
-    if words:
-        texts = itertools.chain.from_iterable(state.texts.tolist())
-        found = [places.get(text, width) for places, text in zip(itertools.cycle(words), texts)]
-        block[np.arange(count)[:, None], np.array(found).reshape(count, len(words))] = known[:, None]
-    return block[:, :width]
+    block = np.zeros((len(state.at), width))
+    found = []  # places in the block as one line: put there together, of many customers
+    for row, (texts, said) in enumerate(zip(state.texts.tolist(), known.tolist(), strict=True)):
+        for places, text in zip(words, texts if said else (), strict=False):
+            place = places.get(text)
+            if place is not None:
+                found.append(row * width + place)
+    if found:
+        block.put(found, 1.0)
+    return block
