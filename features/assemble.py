@@ -18,10 +18,10 @@ from features.columns import EVENT_TIMESTAMP, Purpose, Table
 from features.folds import DAY, seconds
 from features.importing import Bank
 from features.row_plan import Plan
-from features.schema import Float64, Int64, Rows, RowSchema, States
+from features.schema import Float32, Float64, Int64, Rows, RowSchema, States
 
 MODULES = (profile, holdings, transactions, engagement, purchases, consent, market)
-AT_ONCE = 256
+AT_ONCE = 176
 """Customers whose numbers are worked on together: so many stay near the processor."""
 CALENDAR_NAMES = ("hour of day", "hour of day, sine", "hour of day, cosine", "weekday", "day of month")
 PRODUCT_NAMES = (
@@ -118,7 +118,7 @@ class _Order:
         self._responded_at, self._sent_at = said["engagement.responded_at"], said["engagement.message was"]
         self._by = slice(said["engagement.visit by"].start, said["engagement.message by"].stop)
         self._visited, self._bought_at = since["engagement.visit was"], since["purchases.bought_at"]
-        self._each_channel = np.arange(channels)
+        self._each_channel = np.arange(channels)[:, None]
         self._profile = [source.view for source in plan.sources].index(profile.NAME)
         self._gathered = self._places()
         self.width = len(self._gathered)
@@ -126,39 +126,49 @@ class _Order:
         self.customer = self.width - self.product - channels * len(engagement.CHANNEL_NAMES)
         self.held = slice(self.customer, self.customer + self.product, len(PRODUCT_NAMES))
 
-    def row(self, states: States, as_of: Float64) -> Float64:
-        """Rows of n customers, float64 [n, width]; values beyond float32 are its largest."""
+    def cells(self, states: States, as_of: Float64) -> Float32:
+        """Rows of n customers, a column each, float32 [width, n]; values beyond float32 are its largest."""
         # Few calls, each for all numbers: for one customer it is the calls that cost.
-        count, sums = len(as_of), len(engagement.SUMS)
+        products, channels, sums = self._products, self._channels, len(engagement.SUMS)
         known, said, since = self._plan.read(states, as_of)
-        market.to_shares(said[:, self._market], self._products)
-        all_channels = np.add.reduce(said[:, self._contacts].reshape(count, sums, self._channels), axis=2)  # [n, sums]
-        by = said[:, self._by, None] == self._each_channel  # [n, newest, H]
+        count = len(as_of)
+        market.to_shares(said[self._market], products)
+        all_channels = np.add.reduce(_by_customer(said[self._contacts], sums, channels), axis=2)  # [n, sums]
+        by = said[self._by, None] == self._each_channel  # [newest, H, n]
         waiting = engagement.waiting(
-            said[:, self._responded_at], said[:, self._sent_at], by[:, engagement.VISITS_BACK :]
-        )
-        has = said[:, self._has].reshape(count, 2, self._products)  # what is held, what was bought
-        visited = since[:, self._visited]
+            said[self._responded_at].T, said[self._sent_at].T, by[engagement.VISITS_BACK :].transpose(2, 0, 1)
+        ).T  # [H, n]
+        has = _by_customer(said[self._has], 2, products)  # what is held, what was bought
+        visited = since[self._visited]
         money_in, money_out = self._flow
         # In the order of `_derived`.
         derived = (
-            engagement.shares(said[:, self._visits], all_channels[:, _VISITS : _VISITS + 1]),
-            engagement.rates(said[:, self._responded], said[:, self._sent]),
-            by.reshape(count, by.shape[1] * self._channels),
+            engagement.shares(said[self._visits].T, all_channels[:, _VISITS : _VISITS + 1]).T,
+            engagement.rates(said[self._responded], said[self._sent]),
+            by.reshape(len(by) * channels, count),
             waiting,
-            np.add.reduce(waiting, axis=1, keepdims=True),
-            all_channels,
-            visited[:, 1:] - visited[:, :-1],
-            np.add.reduce(has, axis=2),
-            np.fmin.reduce(since[:, self._bought_at], axis=1, keepdims=True, initial=np.nan),
-            said[:, money_in] - said[:, money_out],
-            calendar(as_of, self._schema.time_zone),
-            profile.marks(states[profile.NAME], known[:, self._profile], self._schema),
+            np.add.reduce(waiting, axis=0, keepdims=True),
+            all_channels.T,
+            visited[1:] - visited[:-1],
+            np.add.reduce(has, axis=2).T,
+            np.fmin.reduce(since[self._bought_at], axis=0, keepdims=True, initial=np.nan),
+            said[money_in] - said[money_out],
+            calendar(as_of, self._schema.time_zone).T,
+            profile.marks(states[profile.NAME], known[self._profile], self._schema).T,
         )
-        cells = np.concatenate((said, since, *derived), axis=1).take(self._gathered, axis=1)
+        cells = np.concatenate((said, since, *derived))
         np.maximum(cells, -LARGEST, out=cells)
         np.minimum(cells, LARGEST, out=cells)
-        return cells
+        return cells.astype(np.float32).take(self._gathered, axis=0)
+
+    def fill(self, rows: Rows, states: States, as_of: Float64) -> None:
+        """Write rows of n customers into `rows`."""
+        cells = self.cells(states, as_of)  # [width, n]
+        product = self.customer + self.product
+        rows.customer[:] = cells[: self.customer].T
+        rows.product.reshape(len(as_of), -1, copy=False)[:] = cells[self.customer : product].T
+        rows.channel.reshape(len(as_of), -1, copy=False)[:] = cells[product:].T
+        np.equal(cells[self.held].T, 1.0, out=rows.held)
 
     def _derived(self) -> dict[str, Int64]:
         """Where what only the views themselves know stands, behind what the plan tells."""
@@ -204,6 +214,12 @@ class _Order:
         return np.concatenate([*customer, of_product.T.ravel(), of_channel.T.ravel()])
 
 
+def _by_customer(cells: Float64, *shape: int) -> Float64:
+    """Numbers [k, n], a column per customer, as [n, *shape] in one piece: what is summed up of one customer is summed
+    up in one order, however many are asked of."""
+    return cells.T.copy().reshape(cells.shape[1], *shape)
+
+
 def _all(spans: Mapping[str, slice], view: str, sums: Sequence[tuple[str, *tuple[object, ...]]]) -> slice:
     """The place of all of a view's sums, which stand together."""
     first, last = (spans[f"{view}.{name}"] for name, *_ in (sums[0], sums[-1]))
@@ -218,23 +234,31 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     a refusal holds even for a moment before it.
     """
     count, order = len(as_of), _order(schema)
-    if count <= AT_ONCE:
-        rows = order.row(states, as_of).astype(np.float32)
-    else:
-        rows = np.empty((count, order.width), dtype=np.float32)
-        for start in range(0, count, AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            rows[part] = order.row({name: state.part(part) for name, state in states.items()}, as_of[part])
-    customer, product = order.customer, order.customer + order.product
     products, channels = len(schema.products), len(schema.channels)
-    return Rows(
-        customer=np.ascontiguousarray(rows[:, :customer]),
-        product=np.ascontiguousarray(rows[:, customer:product]).reshape(count, products, len(PRODUCT_NAMES)),
-        channel=np.ascontiguousarray(rows[:, product:]).reshape(count, channels, len(engagement.CHANNEL_NAMES)),
-        held=rows[:, order.held] == 1.0,
+    if count <= AT_ONCE:
+        cells, product = order.cells(states, as_of), order.customer + order.product
+        return Rows(
+            customer=np.ascontiguousarray(cells[: order.customer].T),
+            product=np.ascontiguousarray(cells[order.customer : product].T).reshape(
+                count, products, len(PRODUCT_NAMES)
+            ),
+            channel=np.ascontiguousarray(cells[product:].T).reshape(count, channels, len(engagement.CHANNEL_NAMES)),
+            held=np.ascontiguousarray(cells[order.held].T) == 1.0,
+            opted_out=consent.refused(states[consent.NAME], channels, Purpose.MARKETING),
+            schema=schema,
+        )
+    rows = Rows(
+        customer=np.empty((count, order.customer), dtype=np.float32),
+        product=np.empty((count, products, len(PRODUCT_NAMES)), dtype=np.float32),
+        channel=np.empty((count, channels, len(engagement.CHANNEL_NAMES)), dtype=np.float32),
+        held=np.empty((count, products), dtype=np.bool_),
         opted_out=consent.refused(states[consent.NAME], channels, Purpose.MARKETING),
         schema=schema,
     )
+    for start in range(0, count, AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        order.fill(rows.take(part), {name: state.part(part) for name, state in states.items()}, as_of[part])
+    return rows
 
 
 _orders: dict[str, _Order] = {}
@@ -254,6 +278,9 @@ def calendar(as_of: Float64, time_zone: str) -> Float64:
         zone = ZoneInfo(time_zone)
         block = np.array([_local(moment, zone) for moment in as_of.tolist()]).reshape(-1, len(CALENDAR_NAMES))
     else:
+        moments, which = np.unique(as_of, return_inverse=True)
+        if len(moments) < len(as_of):  # many customers are mostly asked for at one moment
+            return calendar(moments, time_zone)[which]
         block = np.empty((len(as_of), len(CALENDAR_NAMES)))
         local = as_of + _utc_offset(as_of, time_zone)
         days = np.floor(local / DAY)

@@ -56,7 +56,8 @@ def source(products: int) -> Source:
 
 
 def to_shares(counts: Float64, products: int) -> None:
-    """Make decayed counts, float64 [n, len(SUMS) · P], the products' shares of all take-ups, where they stand."""
-    by_sum = counts.reshape(len(counts), len(SUMS), products, copy=False)
+    """Make decayed counts, float64 [len(SUMS) · P, n], the products' shares of all take-ups, where they stand."""
+    by_sum = counts.reshape(len(SUMS), products, counts.shape[1], copy=False)
     by_sum += EVIDENCE / max(products, 1)
-    by_sum /= np.add.reduce(by_sum, axis=2, keepdims=True)
+    # What is added up of one moment lies in one piece, so that it is added up in one order for one as for many.
+    by_sum /= np.add.reduce(np.ascontiguousarray(by_sum.transpose(2, 0, 1)), axis=2).T[:, None]

@@ -34,7 +34,7 @@ Row: TypeAlias = tuple[int, str, int, bytes, str | None]
 """A packed row as it is read: number of its view, key, event time (microseconds since 1970 UTC), numbers, texts."""
 
 _MANY = 10
-"""From so many customers on a row per customer, joined, is cheaper than a row per customer and view."""
+"""From so many customers on all their rows, joined, are cheaper than a row per customer and view."""
 _KEYS_PER_QUERY = 1_000
 _ROWS_PER_BLOCK = 65_536
 _BUSY_SECONDS = 30.0
@@ -201,17 +201,18 @@ class OnlineStates(PackedStates):
                     connection.executemany(_UPSERT, zip(itertools.repeat(number), *rows, strict=False))
 
     def read(self, customer_ids: Sequence[str]) -> States:
-        """As every store does; of many customers all views of one are a single row, which is what reading costs."""
-        if len(customer_ids) < _MANY:
+        """As every store does; of many customers all rows are one, which is what reading costs."""
+        n = len(customer_ids)
+        if n < _MANY or not joined_rows.possible():
             return super().read(customer_ids)
-        n, joined = len(customer_ids), [view for view in self.views if view.entity == "customer"]
-        numbers, parts = [self._ids[view.name] for view in joined], list[States]()
+        joined = {self._ids[view.name]: view for view in self.views if view.entity == "customer"}
+        parts = list[States]()
         with self._snapshot() as connection:
             for start in range(0, n, _KEYS_PER_QUERY):
                 asked = customer_ids[start : start + _KEYS_PER_QUERY]
                 given = itertools.chain.from_iterable(enumerate(asked))
-                rows = connection.execute(joined_rows.query(numbers, len(asked)), list(given)).fetchall()
-                parts.append(joined_rows.states(joined, rows))
+                row = connection.execute(joined_rows.query(list(joined), len(asked)), list(given)).fetchone()
+                parts.append(joined_rows.states(joined, row, len(asked)))
             market = self._of_market(connection, n)
         states: dict[str, State] = {}
         for view in self.views:

@@ -116,7 +116,7 @@ def unpacked(view: View, at: Float64, numbers: bytes, texts: str | None) -> Stat
     """The state of one entity from its packed row; at: its event time, float64 [1], seconds since 1970."""
     width = len(view.numbers)
     if len(numbers) != width * _FLOAT64.itemsize:
-        raise _damaged(view, 1, len(numbers) / _FLOAT64.itemsize)
+        raise damaged(view, 1, len(numbers) / _FLOAT64.itemsize)
     if not view.texts:
         return State(at, np.ndarray((1, width), _FLOAT64, numbers), _NO_TEXTS)
     words = np.empty((1, len(view.texts)), dtype=object)
@@ -124,7 +124,8 @@ def unpacked(view: View, at: Float64, numbers: bytes, texts: str | None) -> Stat
     return State(at, np.ndarray((1, width), _FLOAT64, numbers), words)
 
 
-def _damaged(view: View, rows: int, numbers: float) -> ArtefactError:
+def damaged(view: View, rows: int, numbers: float) -> ArtefactError:
+    """That some rows of a view hold so many numbers, and why that is wrong."""
     return ArtefactError(
         f"packed rows of view {view.name!r} must hold {len(view.numbers)} numbers each, however {rows} of them "
         f"hold {numbers:g}; the online store is damaged, build the features again"
@@ -158,7 +159,7 @@ class Unpacking:
             return unknown(view, n)
         raw = b"".join(self._numbers)
         if len(raw) != len(places) * width * _FLOAT64.itemsize:
-            raise _damaged(view, len(places), len(raw) / _FLOAT64.itemsize)
+            raise damaged(view, len(places), len(raw) / _FLOAT64.itemsize)
         block = np.frombuffer(raw, _FLOAT64)
         texts = np.empty((len(places), len(view.texts)), dtype=object)
         if view.texts:

@@ -95,10 +95,14 @@ def marks(state: State, known: Bool, schema: RowSchema) -> Float64:
     known: bool [n], customers whose state says anything at the moment.
     """
     words = schema.word_places
-    block = np.zeros((len(state.at), sum(map(len, words))))
+    width = sum(map(len, words))
+    block = np.zeros((len(state.at), width))
+    found = []  # places in the block as one line: put there together, of many customers
     for row, (texts, said) in enumerate(zip(state.texts.tolist(), known.tolist(), strict=True)):
         for places, text in zip(words, texts if said else (), strict=False):
             place = places.get(text)
             if place is not None:
-                block[row, place] = 1.0
+                found.append(row * width + place)
+    if found:
+        block.put(found, 1.0)
     return block

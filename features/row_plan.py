@@ -46,10 +46,10 @@ class Source(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What the states of n customers say at their moments, all views beside each other.
+    """What the states of n customers say at their moments, all views one under the other, a column per customer.
 
-    known: bool [n, V], where a view's state is neither too old nor younger than the moment. said: float64 [n, N], what
-    has faded until then, times (seconds since 1970) and numbers. since: float64 [n, T], how long ago the times are.
+    known: bool [V, n], where a view's state is neither too old nor younger than the moment. said: float64 [N, n], what
+    has faded until then, times (seconds since 1970) and numbers. since: float64 [T, n], how long ago the times are.
     """
 
     known: Bool
@@ -104,20 +104,20 @@ class Plan:
 
     def read(self, states: States, as_of: Float64) -> Told:
         """What the states of n customers say at their moments [n]; ValueError where they are of other views."""
+        # A number of all customers lies in one piece: such pieces are picked, faded and masked, not single cells.
         found = [states[source.view] for source in self.sources]
-        cells = np.concatenate([state.numbers for state in found] + [state.at[:, None] for state in found], axis=1)
-        if cells.shape[1] != self._cells:
+        cells = np.concatenate([state.numbers.T for state in found] + [state.at[None] for state in found])
+        if len(cells) != self._cells:
             widths = {source.view: (source.width, states[source.view].numbers.shape[1]) for source in self.sources}
             raise ValueError(f"states hold the numbers that their views say, however (said, held) are {widths}")
-        moments = as_of[:, None]
-        ahead = cells[:, -len(found) :] - moments  # [n, V], 0 or less: the age, negative
+        ahead = cells[-len(found) :] - as_of  # [V, n], 0 or less: the age, negative
         known = (ahead <= 0) & (ahead >= self._oldest)  # False for NaN: never heard of
-        told = np.where(known.take(self._views, axis=1), cells.take(self._places, axis=1), np.nan)
-        since = moments - told[:, self._fading : self._numbers]
+        told = np.where(known.take(self._views, axis=0), cells.take(self._places, axis=0), np.nan)
+        since = as_of - told[self._fading : self._numbers]
         since /= self._units
-        faded = told[:, : self._fading]
-        faded *= np.exp(since[:, self._clocks_at :]).take(self._clock_of_faded, axis=1)
-        counts = told[:, : self._counts]
+        faded = told[: self._fading]
+        faded *= np.exp(since[self._clocks_at :]).take(self._clock_of_faded, axis=0)
+        counts = told[: self._counts]
         counts[np.isnan(counts)] = 0.0
         return Told(known, told, since)
 
@@ -180,7 +180,7 @@ class Plan:
 
     @cached_property
     def _oldest(self) -> Float64:
-        return -np.array([source.ttl.total_seconds() for source in self.sources])
+        return -np.array([[source.ttl.total_seconds()] for source in self.sources])
 
     @cached_property
     def _clock_of_faded(self) -> Int64:
@@ -192,4 +192,4 @@ class Plan:
     def _units(self) -> Float64:
         """What since is divided by; for what fades, -tau, so that it comes to the exponent."""
         times = [part.of for _, part, _ in self._of("since") for _ in part.places]
-        return np.array([*times, *(-tau for _, tau in self._clocks)])
+        return np.array([*times, *(-tau for _, tau in self._clocks)])[:, None]

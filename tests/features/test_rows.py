@@ -266,3 +266,9 @@ def test_a_refusal_is_read_of_its_own_channel_and_purpose(channels: int) -> None
                 assert np.argwhere(found).tolist() == ([[1, channel]] if asked == purpose else [])
     with pytest.raises(ValueError, match="build the features again"):
         consent.refused(State(np.zeros(1), numbers[:1, :-1], np.empty((1, 0), dtype=object)), channels, purpose)
+
+
+def test_the_calendar_of_many_moments_that_repeat_is_that_of_each() -> None:
+    moments = 1.7e9 + 3_600.0 * (np.arange(3 * assembling.FEW) * 7 % 50)
+    each = np.concatenate([assembling.calendar(moments[[place]], "Europe/Madrid") for place in range(len(moments))])
+    np.testing.assert_allclose(assembling.calendar(moments, "Europe/Madrid"), each, rtol=0, atol=1e-12)
