@@ -6,6 +6,7 @@ decision obeys. Customers of whom nothing is known, and those whom an experiment
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from features.progress import SILENT, Progress
 from features.schema import Bool, Float64, Rows, States
 from serving.arms import arm_of, withheld
 from serving.batch import allowed, check_eligible, check_fits
-from serving.campaign import Worths
+from serving.campaign_parts import Worths
 from serving.campaign_rules import CampaignRules
 from serving.choice import ChoiceModel
 from serving.content import Contents, customer_values
@@ -57,6 +58,8 @@ class Valuer:
     channels: ChoiceModel
     worth: Worth
     rules: CampaignRules
+    origin: str = ""
+    """What the models, and what was counted for the worth, are known by; the rest is the build's own."""
 
 
 def open_valuer(build: Build, tracking_uri: str, days: int, online_url: str = "") -> Valuer:
@@ -69,9 +72,9 @@ def open_valuer(build: Build, tracking_uri: str, days: int, online_url: str = ""
     from serving.response import usual_rates
 
     catalog, present = build.catalog, row_schema(build.bank)
-    models = {name: champion(name, tracking_uri).model for name in (PRODUCT_MODEL, CHANNEL_MODEL)}
-    for model in models.values():
-        check_fits(build, model)
+    products, channels = (champion(name, tracking_uri) for name in (PRODUCT_MODEL, CHANNEL_MODEL))
+    for loaded in (products, channels):
+        check_fits(build, loaded.model)
     panels = [
         panel(name, ids, outside, CHAMPION, lambda asked, which: resolve(asked, which, tracking_uri), present)
         for name, ids, outside in (
@@ -83,7 +86,16 @@ def open_valuer(build: Build, tracking_uri: str, days: int, online_url: str = ""
     end = np.array([build.data_end.timestamp()])
     usual = usual_rates(panels[0], panels[1], PRIOR, lambda schema: assemble(nobody, end, schema))
     worth = Worth.of(catalog, read_declared(catalog), evidence(build.bank), usual)
-    return Valuer(models[PRODUCT_MODEL], models[CHANNEL_MODEL], worth, CampaignRules.of(build.bank, days))
+    origin = f"{products.digest} {channels.digest} {_counted(worth)}"
+    return Valuer(products.model, channels.model, worth, CampaignRules.of(build.bank, days), origin)
+
+
+def _counted(worth: Worth) -> str:
+    """SHA-256 of all numbers of a worth, in hex: the priors and the online store have a part in them."""
+    digest = hashlib.sha256(worth.unit.encode())
+    for numbers in (worth.margins, worth.costs, worth.response, worth.opt_out, worth.take_ups):
+        digest.update(b"none" if numbers is None else np.ascontiguousarray(numbers, dtype=np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def panel(
