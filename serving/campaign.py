@@ -68,19 +68,20 @@ def plan_campaign(
     """The plan for the customers of `entities` (each once), whose allowed contacts come in `blocks`, in their order."""
     check_once(entities)
     parts = (part_of(catalog, len(entities), block, terms) for block in blocks)
-    return plan_parts(catalog, unit, entities, parts, terms, progress)
+    return plan_parts(catalog, unit, entities, np.arange(len(entities)), parts, terms, progress)
 
 
 def plan_parts(
     catalog: Catalog,
     unit: str,
     entities: pd.DataFrame,
+    order: Int64,
     parts: Iterable[Part],
     terms: Terms,
     progress: Progress = SILENT,
 ) -> Campaign:
-    """As `plan_campaign`, from what was kept of the blocks."""
-    problem, possible = joined(catalog, len(entities), parts, terms)
+    """As `plan_campaign`, from what was kept of the blocks; order: int64 [n], whose turn it is in them."""
+    problem, possible = joined(catalog, order, parts, terms)
     relaxed = relax(problem, progress)
     with progress.step(f"plan {terms.days} days"):
         chosen = best_or_rounded(problem, relaxed)

@@ -1,6 +1,7 @@
 """The blocks of a campaign valued on all cores, within little memory, taken up again where a run was killed.
 
-    entities ─► blocks, in their order ─► worths ─► pruned ─► PARTS/<block>.npz      in processes
+    entities, in the order of their ids ─► blocks ─► worths ─► pruned ─► PARTS/<block>.npz      in processes
+    all parts, in the order of the entities ─► one problem ─► the plan
 
 The rules are asked customer by customer, in Python, so that only processes help. Each opens the features and the models
 for itself; this one is one of them and values blocks too, from the last one on, so that a small campaign starts none.
@@ -14,18 +15,22 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from features.arrow import kernels
+from features.columns import CUSTOMER_ID
 from features.errors import ArtefactError
 from features.progress import SILENT, Advance, Progress
+from serving.allocation import Int64
 from serving.batch import check_eligible
 from serving.batch_file import kept_parts
 from serving.campaign_parts import Part, Terms, part_of
@@ -34,6 +39,7 @@ from serving.worths import Valuer, open_valuer, worths
 
 if TYPE_CHECKING:
     from features.home import Build
+    from serving.value import Worth
 
 BLOCK = 5_000
 """Customers that a process values at once."""
@@ -44,9 +50,9 @@ FORMAT = 1
 class Opener(Protocol):
     """Opens what blocks are valued with, in whatever process; it goes there, so it holds names and numbers only."""
 
-    def __call__(self) -> tuple[Build, Valuer]: ...
-
-    def __hash__(self) -> int: ...
+    def __call__(self, counted: Worth | None = None) -> tuple[Build, Valuer]:
+        """counted: the worth, where it is known already."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,11 @@ class Opening:
     days: int
     online_url: str = ""
 
-    def __call__(self) -> tuple[Build, Valuer]:
+    def __call__(self, counted: Worth | None = None) -> tuple[Build, Valuer]:
         from features.home import Build
 
         build = Build.open(self.build)
-        return build, open_valuer(build, self.tracking_uri, self.days, self.online_url)
+        return build, open_valuer(build, self.tracking_uri, self.days, self.online_url, counted)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Task:
 
     def run(self, build: Build, valuer: Valuer) -> None:
         """Write the block's part."""
-        [block] = worths(build, valuer, self.entities, block=max(1, len(self.entities)))
+        [block] = worths(build, valuer, self.entities, block=len(self.entities))
         part_of(build.catalog, self.customers, block, self.terms).save(self.path)
 
     @property
@@ -84,6 +90,22 @@ class Task:
         """Whether an earlier run wrote the part, and nothing has happened to it."""
         part = Part.load(self.path)
         return part is not None and part.customers == len(self.entities)
+
+
+@dataclass(frozen=True)
+class Valued:
+    """The parts of a campaign. unit: of their values. order: int64 [n], the place of each part's customers in turn."""
+
+    unit: str
+    order: Int64
+    paths: Sequence[Path]
+
+    def __iter__(self) -> Iterator[Part]:
+        for path in self.paths:
+            part = Part.load(path)
+            if part is None:
+                raise ArtefactError(f"{path} was whole when it was written, however it is damaged; plan again")
+            yield part
 
 
 @contextmanager
@@ -96,12 +118,11 @@ def valued(
     progress: Progress = SILENT,
     block: int = BLOCK,
     processes: int | None = None,
-) -> Iterator[tuple[str, Iterator[Part]]]:
-    """The unit of the values, and the parts of all blocks in their order.
+) -> Iterator[Valued]:
+    """What was kept of all blocks, until the plan is written: the end of the context removes the parts.
 
-    They are kept until the plan is written: the end of the context removes them. out: the plan's file. origin: what the
-    entities are known by, their digest for example. processes: None: as many as this process has cores. InputError
-    where another run is writing the same plan.
+    out: the plan's file. origin: what the entities are known by, their digest for example. processes: None: as many as
+    this process has cores. InputError where another run is writing the same plan.
     """
     build, valuer = opener()
     check_eligible(entities, build.catalog)
@@ -109,10 +130,12 @@ def valued(
     told = (str(FORMAT), build.fingerprint, valuer.origin, origin, numbers, str(len(entities)), str(block))
     known_by = hashlib.sha256("\0".join(told).encode()).hexdigest()
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Who lies together in the files is asked about together.
+    order = kernels.array_sort_indices(pa.array(entities[CUSTOMER_ID], pa.string())).to_numpy().astype(np.int64)
     with kept_parts(out, known_by[:32]) as folder:
         tasks = [
-            Task(entities.iloc[start : start + block], len(entities), terms, folder / f"{start // block:06d}.npz")
-            for start in range(0, len(entities), block)
+            Task(entities.iloc[order[start : start + block]], len(order), terms, folder / f"{start // block:06d}.npz")
+            for start in range(0, len(order), block)
         ]
         with progress.step(f"value {len(entities):,} customers", len(entities)) as advance:
             left = [task for task in tasks if not task.done]
@@ -121,7 +144,7 @@ def valued(
             _value(left, opener, build, valuer, most - 1, advance)
         unit = valuer.worth.unit
         del build, valuer  # a bank's history takes memory that the plan needs
-        yield unit, (_whole(task.path) for task in tasks)
+        yield Valued(unit, order, [task.path for task in tasks])
 
 
 def digest_of(path: Path) -> str:
@@ -137,9 +160,10 @@ def _value(tasks: list[Task], opener: Opener, build: Build, valuer: Valuer, othe
             task.run(build, valuer)
             advance(len(task.entities))
         return
-    pool = ProcessPoolExecutor(others, multiprocessing.get_context("spawn"), initializer=stop_with_parent)
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may wait for them for ever
+    pool = ProcessPoolExecutor(others, context, initializer=_open, initargs=(opener, valuer.worth))
     try:
-        elsewhere = [pool.submit(_run, opener, task) for task in tasks]
+        elsewhere = [pool.submit(_run, task) for task in tasks]
         for task, future in zip(tasks, elsewhere, strict=True):
             future.add_done_callback(_advancing(advance, len(task.entities)))
         for task, future in zip(reversed(tasks), reversed(elsewhere), strict=True):
@@ -164,20 +188,14 @@ def _advancing(advance: Advance, customers: int) -> Callable[[Future[None]], Non
     return told
 
 
-def _run(opener: Opener, task: Task) -> None:
-    task.run(*_opened(opener))
+_mine: list[tuple[Build, Valuer]] = []
+"""What this process values with, where it is one of the others."""
 
 
-@lru_cache(maxsize=1)
-def _opened(opener: Opener) -> tuple[Build, Valuer]:
-    """Opened once per process."""
-    return opener()
+def _open(opener: Opener, counted: Worth) -> None:
+    stop_with_parent()
+    _mine.append(opener(counted))
 
 
-def _whole(path: Path) -> Part:
-    part = Part.load(path)
-    if part is None:
-        raise ArtefactError(
-            f"{path} is whole once it is written, however it was damaged since; plan the campaign again"
-        )
-    return part
+def _run(task: Task) -> None:
+    task.run(*_mine[0])

@@ -135,9 +135,13 @@ def part_of(catalog: Catalog, customers: int, block: Worths, terms: Terms) -> Pa
     )
 
 
-def joined(catalog: Catalog, customers: int, parts: Iterable[Part], terms: Terms) -> tuple[Problem, int]:
-    """One problem of all parts, those of so many customers in their order, and how many contacts were possible."""
-    found = list(parts)
+def joined(catalog: Catalog, order: Int64, parts: Iterable[Part], terms: Terms) -> tuple[Problem, int]:
+    """One problem of all parts, and how many contacts were possible.
+
+    order: int64 [n], the place among the customers of each whom the parts are about, in turn. The problem is the same
+    in whatever order they come.
+    """
+    found, customers = list(parts), len(order)
     first = np.concatenate([[0], np.cumsum([part.customers for part in found], dtype=np.int64)]).astype(np.int64)
     if first[-1] != customers:
         raise ValueError(f"the parts are of all {customers} customers, however they are of {first[-1]}")
@@ -145,25 +149,24 @@ def joined(catalog: Catalog, customers: int, parts: Iterable[Part], terms: Terms
     def column(name: str) -> Int64:
         return np.concatenate([np.empty(0, np.int64), *(getattr(part, name) for part in found)]).astype(np.int64)
 
-    of = np.repeat(first[:-1], [len(part.value) for part in found])
-    customer, product, channel = of + column("customer"), column("product"), column("channel")
-    limits = tuple(
-        Limit(
-            str(rule),
-            np.where(found[0].counts[place][product, channel], customer, -1),
-            np.concatenate([part.left[place] for part in found]).astype(np.int64),
-        )
-        for place, rule in enumerate(found[0].rules if found else ())
-    )
+    customer = order[np.repeat(first[:-1], [len(part.value) for part in found]) + column("customer")]
+    by_customer = np.argsort(customer, kind="stable")
+    customer = customer[by_customer]
+    product, channel = column("product")[by_customer], column("channel")[by_customer]
+    limits = []
+    for place, rule in enumerate(found[0].rules if found else ()):
+        left = np.empty(customers, dtype=np.int64)
+        left[order] = np.concatenate([part.left[place] for part in found])
+        limits.append(Limit(str(rule), np.where(found[0].counts[place][product, channel], customer, -1), left))
     problem = Problem(
         customer,
         product,
         channel,
-        np.concatenate([np.empty(0), *(part.value for part in found)]),
+        np.concatenate([np.empty(0), *(part.value for part in found)])[by_customer],
         np.full(customers, terms.each, dtype=np.int64),
         terms.capacity(catalog),
         np.array([one.cost for one in catalog.channels]),
         np.inf if terms.budget is None else terms.budget,
-        limits,
+        tuple(limits),
     )
     return problem, sum(part.possible for part in found)

@@ -21,11 +21,11 @@ from features import profile
 from features.assemble import assemble
 from features.columns import AS_OF, CUSTOMER_ID
 from features.errors import ArtefactError, NextbestError
-from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Bool, Float64, Rows, States
 from serving.arms import arm_of, withheld
 from serving.batch import allowed, check_eligible, check_fits
+from serving.batch_states import states_for_rows
 from serving.campaign_parts import Worths
 from serving.campaign_rules import CampaignRules
 from serving.choice import ChoiceModel
@@ -62,19 +62,33 @@ class Valuer:
     """What the models, and what was counted for the worth, are known by; the rest is the build's own."""
 
 
-def open_valuer(build: Build, tracking_uri: str, days: int, online_url: str = "") -> Valuer:
-    """What a campaign of so many days is valued with, as the real-time decision is; ArtefactError without champions."""
+def open_valuer(
+    build: Build, tracking_uri: str, days: int, online_url: str = "", counted: Worth | None = None
+) -> Valuer:
+    """What a campaign of so many days is valued with, as the real-time decision is; ArtefactError without champions.
+
+    counted: the worth, where another process has gone through the whole log for it already.
+    """
+    from serving.registry import CHANNEL_MODEL, PRODUCT_MODEL, champion
+
+    products, channels = (champion(name, tracking_uri) for name in (PRODUCT_MODEL, CHANNEL_MODEL))
+    for loaded in (products, channels):
+        check_fits(build, loaded.model)
+    worth = counted or _worth(build, tracking_uri, online_url)
+    origin = f"{products.digest} {channels.digest} {_counted(worth)}"
+    return Valuer(products.model, channels.model, worth, CampaignRules.of(build, days), origin)
+
+
+def _worth(build: Build, tracking_uri: str, online_url: str) -> Worth:
+    """What the real-time decision says that actions are worth: from the log, the priors and the declarations."""
     from features.arbitration import read_declared
     from features.assemble import row_schema
     from features.evidence import evidence
     from features.online_states import open_states
-    from serving.registry import CHAMPION, CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, champion, resolve
+    from serving.registry import CHAMPION, CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, resolve
     from serving.response import usual_rates
 
     catalog, present = build.catalog, row_schema(build.bank)
-    products, channels = (champion(name, tracking_uri) for name in (PRODUCT_MODEL, CHANNEL_MODEL))
-    for loaded in (products, channels):
-        check_fits(build, loaded.model)
     panels = [
         panel(name, ids, outside, CHAMPION, lambda asked, which: resolve(asked, which, tracking_uri), present)
         for name, ids, outside in (
@@ -85,9 +99,7 @@ def open_valuer(build: Build, tracking_uri: str, days: int, online_url: str = ""
     nobody = open_states(build, online_url).read([""])
     end = np.array([build.data_end.timestamp()])
     usual = usual_rates(panels[0], panels[1], PRIOR, lambda schema: assemble(nobody, end, schema))
-    worth = Worth.of(catalog, read_declared(catalog), evidence(build.bank), usual)
-    origin = f"{products.digest} {channels.digest} {_counted(worth)}"
-    return Valuer(products.model, channels.model, worth, CampaignRules.of(build.bank, days), origin)
+    return Worth.of(catalog, read_declared(catalog), evidence(build.bank), usual)
 
 
 def _counted(worth: Worth) -> str:
@@ -133,9 +145,9 @@ def worths(
     block: int = BLOCK,
     source: StatesOf | None = None,
 ) -> Iterator[Worths]:
-    """Blocks of consecutive entities. source: where states come from (None: `features.history.history`)."""
+    """Blocks of consecutive entities. source: where states come from (None: `states_for_rows`)."""
     check_eligible(entities, build.catalog)
-    known_of = source or _history
+    known_of = source or states_for_rows
     contents = _with_contents(build.catalog)
     with progress.step(f"score {len(entities):,} customers", len(entities)) as advance:
         for start in range(0, len(entities), block):
@@ -145,7 +157,7 @@ def worths(
 
 
 def _block(build: Build, valuer: Valuer, part: pd.DataFrame, states: States, contents: Bool) -> Worths:
-    catalog, worth, rules = build.catalog, valuer.worth, valuer.rules
+    catalog, worth, rules = build.catalog, valuer.worth, valuer.rules.among(part[CUSTOMER_ID])
     as_of = np.asarray(part[AS_OF].astype("datetime64[us, UTC]").astype("int64"), dtype=np.float64) / 1e6  # [b]
     rows_of = _assembled(states, as_of)
     rows = rows_of(valuer.products.row_schema)
@@ -228,7 +240,3 @@ def _assembled(states: States, as_of: Float64) -> Callable[[RowSchema], Rows]:
         return known[schema.fingerprint]
 
     return rows_of
-
-
-def _history(build: Build, part: pd.DataFrame) -> States:
-    return history(build, part[[CUSTOMER_ID, AS_OF]])

@@ -33,8 +33,8 @@ def campaign_plan(edge: Edge, entities: Path, out: Path, budget: float | None, d
     rows = read_entities(entities)
     check_once(rows)
     opening = Opening(build.folder, edge.tracking_uri, days, edge.settings.online_url)
-    with valued(opening, rows, terms, out, digest_of(entities), edge.terminal) as (unit, parts):
-        found = plan_parts(build.catalog, unit, rows, parts, terms, edge.terminal)
+    with valued(opening, rows, terms, out, digest_of(entities), edge.terminal) as kept:
+        found = plan_parts(build.catalog, kept.unit, rows, kept.order, kept, terms, edge.terminal)
         write_scores(iter([found.plan]), out)
         prices = found.prices.write(edge.home_folder)
     result = {
