@@ -70,13 +70,14 @@ class CampaignRules:
         """The rules of a build's catalogue over its imported timeline."""
         return cls(Layers.of(build.catalog), {}, {}, days, Log.of(build))
 
-    def among(self, customers: Iterable[str]) -> CampaignRules:
-        """The same rules with the log of these customers."""
+    def among(self, customers: Iterable[str], first: datetime) -> CampaignRules:
+        """The same rules with the log of these customers, of whom nobody is asked about before `first`."""
         if self.log is None:
             return self
         theirs = self.log.events.of(sorted(set(customers)), EVENT_COLUMNS)
-        made = _by_customer(contacts_of(self.log.bank, theirs, self.log.receipts))
-        return replace(self, contacts=made, responses=responses_of(self.log.bank, theirs))
+        since = self.layers.since(first)
+        made = () if since is None else contacts_of(self.log.bank, theirs, self.log.receipts, micros(since))
+        return replace(self, contacts=_by_customer(made), responses=responses_of(self.log.bank, theirs))
 
     @property
     def counted(self) -> tuple[Counted, ...]:

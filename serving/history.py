@@ -183,9 +183,14 @@ def contacts(bank: Bank) -> Iterator[Contact]:
     return contacts_of(bank, bank.tables[Table.TIMELINE], Receipts.of(bank))
 
 
-def contacts_of(bank: Bank, table: pa.Table, receipts: Receipts) -> Iterator[Contact]:
-    """As `contacts`, of some customers' part of the timeline. receipts: what the whole of it keeps."""
+def contacts_of(bank: Bank, table: pa.Table, receipts: Receipts, since_us: int | None = None) -> Iterator[Contact]:
+    """As `contacts`, of some customers' part of the timeline. receipts: what the whole of it keeps.
+
+    since_us: contacts up to then may be left out (None: none are).
+    """
     groups = groups_of(bank.catalog)
+    if since_us is not None:
+        table = _lasting(table, since_us)
     if receipts.any:
         delivery = pc.is_in(table[Event.KIND], pa.array([str(kind) for kind in DELIVERIES]))
         to_contact = pc.and_(pc.equal(table[Event.KIND], Kind.DECIDED.value), pc.is_valid(table[Event.CHANNEL]))
@@ -201,6 +206,23 @@ def contacts_of(bank: Bank, table: pa.Table, receipts: Receipts) -> Iterator[Con
     for customer, at_us, channel, product, purpose, event in _lines(decided, *columns):
         group = groups.get(product)
         yield Contact(customer, at_us, channel, product, group, purpose or Purpose.MARKETING.value, event, None)
+
+
+def _lasting(table: pa.Table, since_us: int) -> pa.Table:
+    """Without the events that can make no contact after `since_us`.
+
+    A contact has the time of one of its events. What an event belongs to is settled by the events with its decision or
+    its message, and by theirs in turn: of those that come together nothing is left out.
+    """
+    kept = pc.greater(table[EVENT_TIMESTAMP].cast(pa.int64()), since_us)
+    before = -1
+    while before < (count := pc.sum(kept).as_py() or 0):
+        before = count
+        theirs = table.filter(kept)
+        for name in (Event.DECISION_ID, Event.MESSAGE_ID):
+            known = pc.unique(theirs[name]).drop_null()
+            kept = pc.or_(kept, pc.is_in(table[name], value_set=known))
+    return table.filter(kept)
 
 
 def _events(table: pa.Table) -> Iterator[TimelineEvent]:

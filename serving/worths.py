@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -60,6 +61,11 @@ class Valuer:
     rules: CampaignRules
     origin: str = ""
     """What the models, and what was counted for the worth, are known by; the rest is the build's own."""
+
+    @cached_property
+    def contents(self) -> Bool:
+        """Bool [P, H]: pairs that there is something to say for; worked out once."""
+        return _with_contents(self.rules.layers.catalog)
 
 
 def open_valuer(
@@ -148,16 +154,17 @@ def worths(
     """Blocks of consecutive entities. source: where states come from (None: `states_for_rows`)."""
     check_eligible(entities, build.catalog)
     known_of = source or states_for_rows
-    contents = _with_contents(build.catalog)
     with progress.step(f"score {len(entities):,} customers", len(entities)) as advance:
         for start in range(0, len(entities), block):
             part = entities.iloc[start : start + block].reset_index(drop=True)
-            yield _block(build, valuer, part, known_of(build, part), contents)
+            yield _block(build, valuer, part, known_of(build, part))
             advance(len(part))
 
 
-def _block(build: Build, valuer: Valuer, part: pd.DataFrame, states: States, contents: Bool) -> Worths:
-    catalog, worth, rules = build.catalog, valuer.worth, valuer.rules.among(part[CUSTOMER_ID])
+def _block(build: Build, valuer: Valuer, part: pd.DataFrame, states: States) -> Worths:
+    catalog, worth = build.catalog, valuer.worth
+    moments = _moments(part)
+    rules = valuer.rules.among(part[CUSTOMER_ID], min(moments))
     as_of = np.asarray(part[AS_OF].astype("datetime64[us, UTC]").astype("int64"), dtype=np.float64) / 1e6  # [b]
     rows_of = _assembled(states, as_of)
     rows = rows_of(valuer.products.row_schema)
@@ -166,7 +173,7 @@ def _block(build: Build, valuer: Valuer, part: pd.DataFrame, states: States, con
     channels_open = contactable(rows.opted_out, catalog, None)  # [b, H]
     at = [catalog.channel_ids.index(channel) for channel in valuer.channels.question.candidates]
     channels = _scores(valuer.channels, rows, channels_open[:, at], catalog.channel_ids)
-    possible = np.isfinite(products)[:, :, None] & np.isfinite(channels)[:, None, :] & contents  # [b, P, H]
+    possible = np.isfinite(products)[:, :, None] & np.isfinite(channels)[:, None, :] & valuer.contents  # [b, P, H]
     possible &= _released(worth, catalog, part)[:, :, None]
     facts = states[profile.NAME]
     possible[~(facts.at <= as_of)] = False  # NaN: never seen
@@ -175,7 +182,6 @@ def _block(build: Build, valuer: Valuer, part: pd.DataFrame, states: States, con
     value = np.full(possible.shape, np.nan)
     counted = rules.counted
     left = np.zeros((len(counted), len(part)), dtype=np.int64)
-    moments = _moments(part)
     for row in np.flatnonzero(possible.any(axis=(1, 2))):
         customer = customer_values(build.bank.attributes, facts.take(np.array([row])))
         held = frozenset(itertools.compress(catalog.product_ids, rows.held[row]))
