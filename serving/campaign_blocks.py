@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,11 +34,12 @@ from features.progress import SILENT, Advance, Progress
 from serving.allocation import Int64
 from serving.batch import check_eligible
 from serving.batch_file import kept_parts
-from serving.campaign_parts import Part, Terms, part_of
+from serving.campaign_parts import Part, Terms, Worths, part_of
 from serving.orphans import stop_with_parent
 from serving.worths import Valuer, open_valuer, worths
 
 if TYPE_CHECKING:
+    from features.catalog import Catalog
     from features.home import Build
     from serving.value import Worth
 
@@ -47,28 +49,66 @@ FORMAT = 1
 """Raise it when parts mean something else: those of another format are never taken up."""
 
 
-class Opener(Protocol):
-    """Opens what blocks are valued with, in whatever process; it goes there, so it holds names and numbers only."""
+class Values(Protocol):
+    """What blocks are valued with."""
 
-    def __call__(self, counted: Worth | None = None) -> tuple[Build, Valuer]:
-        """counted: the worth, where it is known already."""
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def known_by(self) -> str:
+        """Changes with all that values depend on, but for the entities and the terms."""
+        ...
+
+    def worths(self, entities: pd.DataFrame) -> Worths:
+        """The allowed contacts of one block."""
+        ...
+
+    def elsewhere(self) -> Callable[[], Values]:
+        """Opens the same in another process; it goes there, so it holds names and numbers only."""
         ...
 
 
 @dataclass(frozen=True)
-class Opening:
-    """The features of a build's folder, and the champions of a registry."""
+class Champions:
+    """A build, and what the champions of a registry say of its customers."""
 
-    build: Path
+    build: Build
+    valuer: Valuer
     tracking_uri: str
-    days: int
-    online_url: str = ""
 
-    def __call__(self, counted: Worth | None = None) -> tuple[Build, Valuer]:
+    @classmethod
+    def open(
+        cls, build: Path, tracking_uri: str, days: int, online_url: str = "", counted: Worth | None = None
+    ) -> Champions:
+        """build: its folder. counted: the worth, where another process has gone through the whole log for it."""
         from features.home import Build
 
-        build = Build.open(self.build)
-        return build, open_valuer(build, self.tracking_uri, self.days, self.online_url, counted)
+        opened = Build.open(build)
+        return cls(opened, open_valuer(opened, tracking_uri, days, online_url, counted), tracking_uri)
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.build.catalog
+
+    @property
+    def unit(self) -> str:
+        return self.valuer.worth.unit
+
+    @property
+    def known_by(self) -> str:
+        return f"{self.build.fingerprint} {self.valuer.origin}"
+
+    def worths(self, entities: pd.DataFrame) -> Worths:
+        [block] = worths(self.build, self.valuer, entities, block=len(entities))
+        return block
+
+    def elsewhere(self) -> Callable[[], Champions]:
+        days, counted = self.valuer.rules.days, self.valuer.worth
+        return partial(Champions.open, self.build.folder, self.tracking_uri, days, counted=counted)
 
 
 @dataclass(frozen=True)
@@ -80,10 +120,9 @@ class Task:
     terms: Terms
     path: Path
 
-    def run(self, build: Build, valuer: Valuer) -> None:
+    def run(self, values: Values) -> None:
         """Write the block's part."""
-        [block] = worths(build, valuer, self.entities, block=len(self.entities))
-        part_of(build.catalog, self.customers, block, self.terms).save(self.path)
+        part_of(values.catalog, self.customers, values.worths(self.entities), self.terms).save(self.path)
 
     @property
     def done(self) -> bool:
@@ -110,7 +149,7 @@ class Valued:
 
 @contextmanager
 def valued(
-    opener: Opener,
+    opened: Callable[[], Values],
     entities: pd.DataFrame,
     terms: Terms,
     out: Path,
@@ -124,10 +163,10 @@ def valued(
     out: the plan's file. origin: what the entities are known by, their digest for example. processes: None: as many as
     this process has cores. InputError where another run is writing the same plan.
     """
-    build, valuer = opener()
-    check_eligible(entities, build.catalog)
+    values = opened()
+    check_eligible(entities, values.catalog)
     numbers = f"{terms.days} {terms.contacts} {terms.budget}"
-    told = (str(FORMAT), build.fingerprint, valuer.origin, origin, numbers, str(len(entities)), str(block))
+    told = (str(FORMAT), values.known_by, origin, numbers, str(len(entities)), str(block))
     known_by = hashlib.sha256("\0".join(told).encode()).hexdigest()
     out.parent.mkdir(parents=True, exist_ok=True)
     # Who lies together in the files is asked about together.
@@ -141,9 +180,9 @@ def valued(
             left = [task for task in tasks if not task.done]
             advance(len(entities) - sum(len(task.entities) for task in left))
             most = min(len(left), processes or len(os.sched_getaffinity(0)))
-            _value(left, opener, build, valuer, most - 1, advance)
-        unit = valuer.worth.unit
-        del build, valuer  # a bank's history takes memory that the plan needs
+            _value(left, values, most - 1, advance)
+        unit = values.unit
+        del values  # a bank's history takes memory that the plan needs
         yield Valued(unit, order, [task.path for task in tasks])
 
 
@@ -153,15 +192,15 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _value(tasks: list[Task], opener: Opener, build: Build, valuer: Valuer, others: int, advance: Advance) -> None:
+def _value(tasks: list[Task], values: Values, others: int, advance: Advance) -> None:
     """All tasks, here and in so many other processes; what was not begun when one fails never begins."""
     if others < 1:
         for task in tasks:
-            task.run(build, valuer)
+            task.run(values)
             advance(len(task.entities))
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may wait for them for ever
-    pool = ProcessPoolExecutor(others, context, initializer=_open, initargs=(opener, valuer.worth))
+    pool = ProcessPoolExecutor(others, context, initializer=_open, initargs=(values.elsewhere(),))
     try:
         elsewhere = [pool.submit(_run, task) for task in tasks]
         for task, future in zip(tasks, elsewhere, strict=True):
@@ -171,7 +210,7 @@ def _value(tasks: list[Task], opener: Opener, build: Build, valuer: Valuer, othe
                 if other.done() and not other.cancelled():
                     other.result()  # raises what went wrong there
             if future.cancel():
-                task.run(build, valuer)
+                task.run(values)
                 advance(len(task.entities))
         for future in elsewhere:
             if not future.cancelled():
@@ -188,14 +227,14 @@ def _advancing(advance: Advance, customers: int) -> Callable[[Future[None]], Non
     return told
 
 
-_mine: list[tuple[Build, Valuer]] = []
+_mine: list[Values] = []
 """What this process values with, where it is one of the others."""
 
 
-def _open(opener: Opener, counted: Worth) -> None:
+def _open(opened: Callable[[], Values]) -> None:
     stop_with_parent()
-    _mine.append(opener(counted))
+    _mine.append(opened())
 
 
 def _run(task: Task) -> None:
-    task.run(*_mine[0])
+    task.run(_mine[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ def campaign_plan(edge: Edge, entities: Path, out: Path, budget: float | None, d
     """Choose contacts worth most together under capacity, budget and caps; write them, and prices for the server."""
     from serving.batch import read_entities, write_scores
     from serving.campaign import check_once, plan_parts
-    from serving.campaign_blocks import Opening, digest_of, valued
+    from serving.campaign_blocks import Champions, digest_of, valued
     from serving.campaign_parts import Terms
     from training.terminal import table
 
@@ -32,8 +33,8 @@ def campaign_plan(edge: Edge, entities: Path, out: Path, budget: float | None, d
     build = edge.home.build()
     rows = read_entities(entities)
     check_once(rows)
-    opening = Opening(build.folder, edge.tracking_uri, days, edge.settings.online_url)
-    with valued(opening, rows, terms, out, digest_of(entities), edge.terminal) as kept:
+    opened = partial(Champions.open, build.folder, edge.tracking_uri, days, edge.settings.online_url)
+    with valued(opened, rows, terms, out, digest_of(entities), edge.terminal) as kept:
         found = plan_parts(build.catalog, kept.unit, rows, kept.order, kept, terms, edge.terminal)
         write_scores(iter([found.plan]), out)
         prices = found.prices.write(edge.home_folder)
