@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -107,7 +107,7 @@ class Champions:
         return block
 
     def elsewhere(self) -> Callable[[], Champions]:
-        days, counted = self.valuer.rules.days, self.valuer.worth
+        days, counted = self.valuer.rules.days, replace(self.valuer.worth)  # without what it has worked out
         return partial(Champions.open, self.build.folder, self.tracking_uri, days, counted=counted)
 
 
@@ -233,6 +233,9 @@ _mine: list[Values] = []
 
 def _open(opened: Callable[[], Values]) -> None:
     stop_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # gone before it was looked at: nobody would stop this one
+        raise SystemExit(1)
     _mine.append(opened())
 
 
