@@ -5,6 +5,7 @@ Importing builds objects only. Features, models and ledger are opened by the app
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from datetime import UTC, datetime
@@ -21,7 +22,11 @@ from serving.settings import Settings
 
 
 def _open() -> Serving:
-    return open_serving(Settings.from_environment(os.environ, Path.cwd()))
+    """What is open stays: to look through its 370,000 objects for garbage stops every decision for 0.2 to 0.3 s."""
+    serving = open_serving(Settings.from_environment(os.environ, Path.cwd()))
+    gc.collect()
+    gc.freeze()
+    return serving
 
 
 def new_decision_id() -> str:

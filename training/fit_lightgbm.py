@@ -25,11 +25,11 @@ from lightgbm.callback import CallbackEnv
 from features.progress import SILENT, Advance, Progress
 from features.schema import Float32
 from serving.choice import Question
-from serving.scorers import Layout, LightGBMScorer
+from serving.scorers import Index, Layout, LightGBMScorer
 from training.examples import Examples
 from training.families import Fitted, Plain, require_examples
 from training.fit_prior import choose_half_life, half_life_of, log_popularity, prior_params
-from training.pairs import MaskedSoftmax, Pairs, PairSequence
+from training.pairs import InOrder, MaskedSoftmax, Pairs, PairSequence
 from training.settings import DEFAULTS, TUNED, Range, Settings, Watch, settings_of
 
 MAX_ROUNDS = 600
@@ -48,6 +48,8 @@ FEW_PAIRS = 200_000
 SLOW, FAST = 0.05, 0.1
 """Learning rates up to so many pairs, and beyond, where twice the rounds cost minutes. Small steps, with leaves of a
 500th instead of a 2,000th of the pairs: log-loss -0.0006 [-0.0011, -0.0001] for new customers, on real visits."""
+IN_CACHE = 200_000
+"""Pairs beyond which their lines lie candidate after candidate."""
 SMALLEST_LEAF, LARGEST_LEAF = 5, 200
 LEAVES, FAST_LEAVES = 500, 2_000
 """A leaf holds at least this part of the pairs, within those bounds: small steps average over many trees and want large
@@ -142,8 +144,12 @@ def _boost(
     prior = log_popularity(train, half_life)
     pairs = Pairs.of(train, PAIR_BYTES // (2 * len(layout.pair_names)), seed)
     settings = _settings(len(pairs), len(layout.pair_names), seed, chosen)
-    objective = MaskedSoftmax(pairs, float(prior[-1]))
-    data = _dataset(train, layout, prior, pairs, settings)
+    softmax = MaskedSoftmax(pairs, float(prior[-1]))
+    # trees split by candidates first: with lines candidate after candidate the lines of a leaf lie together in memory,
+    # and a round over more pairs than the caches hold takes a fifth less time
+    order = pairs.by_candidate() if len(pairs) > IN_CACHE else None
+    objective = softmax if order is None else InOrder(softmax, order)
+    data = _dataset(train, layout, prior, pairs, settings, order=order)
     stop: list[Callable[[CallbackEnv], None]] = [lambda environment: advance(1)]
     valid_sets: list[lightgbm.Dataset] = []
     judge = None
@@ -212,11 +218,13 @@ def _dataset(
     pairs: Pairs,
     settings: dict[str, Any],
     reference: lightgbm.Dataset | None = None,
+    order: Index | None = None,
 ) -> lightgbm.Dataset:
+    lines = PairSequence(examples, layout, prior, pairs, order)
     # columns go by position: LightGBM refuses or rewrites names with commas, quotes, colons or spaces
     return lightgbm.Dataset(
-        PairSequence(examples, layout, prior, pairs),
-        init_score=prior[pairs.candidate].astype(np.float64),
+        lines,
+        init_score=prior[lines.candidate].astype(np.float64),
         reference=reference,
         categorical_feature=[len(layout.pair_names) - 1],
         params=settings,

@@ -61,6 +61,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.row)
 
+    def by_candidate(self) -> Index:
+        """[k], the pairs candidate after candidate, each in the order of the rows."""
+        return np.argsort(self.candidate, kind="stable").astype(np.int64)
+
 
 class MaskedSoftmax:
     """Cross-entropy of the masked softmax over pairs, its gradient and a diagonal for its second derivatives."""
@@ -104,21 +108,42 @@ class MaskedSoftmax:
         return self.gradient(utilities)
 
 
+class InOrder:
+    """The objective of `softmax` for a data set whose lines are its pairs in another order [k]."""
+
+    def __init__(self, softmax: MaskedSoftmax, order: Index) -> None:
+        self.softmax = softmax
+        self.order = order
+        self.place = np.empty_like(order)
+        self.place[order] = np.arange(len(order))
+
+    def __call__(self, utilities: Float64, data: lightgbm.Dataset) -> tuple[Float64, Float64]:
+        """First and second derivatives by the utilities, all [k] in the order of the lines."""
+        first, second = self.softmax.gradient(np.take(utilities, self.place))
+        return np.take(first, self.order), np.take(second, self.order)
+
+
 class PairSequence(lightgbm.Sequence):
-    """Pair lines made block by block while LightGBM bins them: the float matrix is never whole in memory."""
+    """Pair lines made block by block while LightGBM bins them: the float matrix is never whole in memory.
+
+    order: [k], which pair each line is; None = as they are.
+    """
 
     batch_size = 16_384
 
-    def __init__(self, examples: Examples, layout: Layout, prior: Float32, pairs: Pairs) -> None:
+    def __init__(
+        self, examples: Examples, layout: Layout, prior: Float32, pairs: Pairs, order: Index | None = None
+    ) -> None:
         self.blocks = layout.customer(examples.rows), layout.candidates(examples.rows)
         self.prior = prior
-        self.pairs = pairs
+        self.row = pairs.row if order is None else pairs.row[order]
+        self.candidate = pairs.candidate if order is None else pairs.candidate[order]
         self._near: tuple[int, Float64] = -1, np.empty((0, 0))
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> npt.NDArray[np.floating[Any]]:
         if isinstance(index, (int, np.integer)):
             return self._line(int(index))
-        return pair_matrix(*self.blocks, self.prior, self.pairs.row[index], self.pairs.candidate[index])
+        return pair_matrix(*self.blocks, self.prior, self.row[index], self.candidate[index])
 
     def _line(self, index: int) -> Float64:
         """A sampled line, for the bins: LightGBM wants those one by one, in order, as float64."""
@@ -130,4 +155,4 @@ class PairSequence(lightgbm.Sequence):
         return line
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.row)

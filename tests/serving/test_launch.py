@@ -94,6 +94,18 @@ def test_a_path_cannot_forge_a_line_in_the_log(server: Server, output: Path) -> 
     assert "forged" not in output.read_text()
 
 
+def test_what_a_worker_has_open_is_not_looked_through_for_garbage(settings: Settings) -> None:
+    program = """import gc; from serving import service
+opened = service._open()
+print(gc.get_freeze_count(), len(gc.get_objects()))
+opened.ledger.close()"""
+    environment = {**os.environ, **settings.to_environment()}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    kept, looked_through = map(int, done.stdout.split())
+    assert kept > 100_000
+    assert looked_through < 1_000
+
+
 def test_it_listens_on_loopback_only(server: Server) -> None:
     port = int(server.url.rsplit(":", 1)[1])
     family = psutil.Process(server.pid)

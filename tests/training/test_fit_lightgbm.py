@@ -12,7 +12,7 @@ import pytest
 from serving.scorers import Layout, LightGBMScorer, pair_matrix
 from training import fit_lightgbm
 from training.examples import Examples, log_loss
-from training.pairs import MaskedSoftmax, Pairs, PairSequence
+from training.pairs import InOrder, MaskedSoftmax, Pairs, PairSequence
 
 KINDS: list[dict[str, Any]] = [{}, {"outside": False}, {"link": "each"}]
 
@@ -221,6 +221,36 @@ def test_lines_that_are_sampled_are_those_of_their_block(choice_world: Callable[
     whole = lines[:]
     for number in (*range(0, len(lines), 7), len(lines) - 1, 0, 15, 16):
         np.testing.assert_array_equal(lines[number], whole[number].astype(np.float64))
+
+
+def test_lines_candidate_after_candidate_are_the_same_pairs_and_have_their_derivatives(
+    choice_world: Callable[..., Any],
+) -> None:
+    world = choice_world(50, 1)
+    layout, prior = Layout.of(world.question, world.examples.rows.schema), np.arange(5, dtype=np.float32)
+    pairs = Pairs.of(world.examples)
+    order = pairs.by_candidate()
+    lines, sorted_lines = (PairSequence(world.examples, layout, prior, pairs, by) for by in (None, order))
+    assert np.all(np.diff(sorted_lines.candidate) >= 0)
+    np.testing.assert_array_equal(sorted_lines[:], lines[:][order])
+    softmax = MaskedSoftmax(pairs, 0.3)
+    utilities = np.random.default_rng(2).normal(size=len(pairs))
+    for sorted_ones, plain in zip(
+        InOrder(softmax, order)(utilities[order], None), softmax.gradient(utilities), strict=True
+    ):
+        np.testing.assert_array_equal(sorted_ones, plain[order])
+
+
+def test_the_order_of_the_lines_changes_nothing_that_is_learned(
+    choice_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(fit_lightgbm.SETTINGS, "bagging_freq", 0)  # drawn by the number of a line
+    world, valid = choice_world(300, 1), choice_world(100, 2).examples
+    as_they_are = fit_lightgbm.fit(world.question, world.examples, valid)
+    monkeypatch.setattr(fit_lightgbm, "IN_CACHE", 0)
+    by_candidate = fit_lightgbm.fit(world.question, world.examples, valid)
+    one, other = (fitted.scorer.utilities(valid.rows) for fitted in (as_they_are, by_candidate))
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
 def test_leaves_are_larger_only_where_steps_are_small() -> None:
