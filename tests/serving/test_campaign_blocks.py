@@ -199,6 +199,12 @@ def test_parts_of_some_customers_only_are_no_campaign() -> None:
         joined(SHOP, np.arange(50), [part], TERMS)
 
 
+def test_a_channel_that_cannot_fill_up_in_a_block_may_in_the_campaign() -> None:
+    block = Worths(np.full((3, 2, 2), [4.0, 5.0]))  # the app is better for everybody, and takes 90
+    for customers, channels in ((91, {0, 1}), (90, {1})):
+        assert set(part_of(SHOP, customers, block, Terms()).channel.tolist()) == channels
+
+
 def test_two_runs_do_not_make_the_same_plan_at_once(tmp_path: Path) -> None:
     out = tmp_path / "plan.parquet"
     interrupted(out)

@@ -79,6 +79,8 @@ def test_rules_with_the_log_of_a_block_say_what_those_with_all_of_it_say(simulat
         moment = build.data_end + later
         block = CampaignRules.of(build, 2).among([*known[::3], "stranger"], moment)
         assert sum(map(len, block.contacts.values())) < sum(map(len, made.values()))
+        theirs = {one: given for one, given in whole.responses.items() if one in known[::3]}
+        assert block.responses == theirs != {}
         for customer in (*known[::3], "stranger"):
             one, other = (rules.situation(customer, moment, {}, frozenset()) for rules in (whole, block))
             np.testing.assert_array_equal(whole.refused(one, allowed), block.refused(other, allowed))
