@@ -7,18 +7,21 @@ here once, for both.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from features.columns import Purpose
 
 Scope = Literal["overall", "channel", "product", "group"]
 
 
-@dataclass(frozen=True)
-class Contact:
-    """One contact with a customer, made or reserved; times in microseconds since 1970 UTC."""
+class Contact(NamedTuple):
+    """One contact with a customer, made or reserved; times in microseconds since 1970 UTC.
+
+    A tuple, for a busy customer has hundreds within a cap's window, and each decision reads them all.
+    """
 
     customer_id: str
     at_us: int
@@ -65,10 +68,10 @@ class Tally:
     """One customer's contacts by what caps count them by: a long history is gone through once, not once per cap."""
 
     def __init__(self, contacts: Iterable[Contact]) -> None:
-        self._times: dict[tuple[Scope, str | None], list[int]] = {}
+        self._times: defaultdict[tuple[Scope, str | None], list[int]] = defaultdict(list)
         for contact in contacts:
             for key in counted_by(contact):
-                self._times.setdefault(key, []).append(contact.at_us)
+                self._times[key].append(contact.at_us)
         for times in self._times.values():
             times.sort()
 

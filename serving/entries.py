@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -103,11 +103,11 @@ def answer_of(known: Sequence[Any] | None, request_hash: str) -> bytes | None:
     return bytes(known[1])
 
 
-def chunks(contacts: Iterable[Contact]) -> Iterator[list[tuple[Any, ...]]]:
+def chunks(contacts: Iterable[Contact]) -> Iterator[list[Contact]]:
     """Rows of table `contacts`, a transaction's worth at a time, ordered so that writers never wait in a circle."""
     rest = iter(contacts)
     while chunk := list(islice(rest, SEEDED_AT_ONCE)):
-        yield [astuple(contact) for contact in sorted(chunk, key=lambda contact: contact.decision_id)]
+        yield sorted(chunk, key=lambda contact: contact.decision_id)
 
 
 def _decided(decision: Decision, recorded_us: int) -> TimelineEvent:

@@ -80,7 +80,7 @@ class Past:
     def document(self) -> dict[str, Any]:
         """As JSON-ready values, of which `of` makes it again, but for what was known at that moment alone."""
         return {
-            "contacts": [dict(vars(contact)) for contact in self.contacts],
+            "contacts": [contact._asdict() for contact in self.contacts],
             "responses": [
                 {name: value for name, value in vars(response).items() if name != "event_id"}
                 for response in self.responses

@@ -143,7 +143,7 @@ class PostgresLedger(Recorder):
     def seed(self, contacts: Iterable[Contact]) -> None:
         for rows in chunks(contacts):
 
-            async def work(connection: asyncpg.Connection, rows: list[tuple[Any, ...]] = rows) -> None:
+            async def work(connection: asyncpg.Connection, rows: list[Contact] = rows) -> None:
                 await seed(connection, rows)
 
             self._do(work)

@@ -8,9 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import astuple
 from itertools import islice
-from typing import Any
 
 import asyncpg
 
@@ -160,7 +158,7 @@ async def write(connection: asyncpg.Connection, entry: Entry, state: bytes | Non
     """Write a decision, its event, its contact and the live state after it, in one statement."""
     parts = {"decisions": entry.decision, "timeline": entry.event.row}
     if entry.contact:
-        parts["contacts"] = astuple(entry.contact)
+        parts["contacts"] = entry.contact
     if state is not None:
         parts["live"] = (entry.customer_id, 0, state)
     inserts: list[str] = []
@@ -247,7 +245,7 @@ async def _settle(
     found = {who: settled(history[who], written[who], groups) for who in concerned}
     released = [(name, who) for who, one in found.items() for name in one.released]
     await connection.execute(_RELEASE, [name for name, _ in released], [who for _, who in released])
-    made: list[tuple[Any, ...]] = [astuple(contact) for one in found.values() for contact in one.lasting]
+    made = [contact for one in found.values() for contact in one.lasting]
     await connection.executemany(_MAKE, made)
 
 

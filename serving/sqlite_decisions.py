@@ -88,7 +88,7 @@ class _Known:
         taken = self._taken
         _insert(connection, "timeline", [entry.event.row for entry in taken])
         _insert(connection, "live", [(name, 0, state) for name, state in self._after.items()], _REMEMBER)
-        _insert(connection, "contacts", [tuple(vars(entry.contact).values()) for entry in taken if entry.contact])
+        _insert(connection, "contacts", [entry.contact for entry in taken if entry.contact])
         _insert(connection, "decisions", [entry.decision for entry in taken])
         keys = [(entry.key, entry.request_hash, entry.decision[0]) for entry in taken if entry.key]
         _insert(connection, "idempotency", keys)

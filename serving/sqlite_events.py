@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import astuple
+from operator import attrgetter
 
 from features.schema import Bool
 from serving.caps import Contact
@@ -34,6 +34,7 @@ WHERE customer_id = ? AND at_us > ? AND (expires_us IS NULL OR expires_us > ?)
 UNION ALL SELECT 3, value, NULL, NULL, NULL, NULL, NULL, NULL FROM facts WHERE name = 'live'"""
 _NEVER = 2**62
 """Microseconds; no contact is later."""
+_IN_TIME = attrgetter("at_us", "decision_id")
 _KEY = "SELECT value FROM facts WHERE name = 'live'"
 _LIVE = "SELECT state, consent_version FROM live WHERE customer_id = ?"
 _REMEMBER = """INSERT INTO live (customer_id, consent_version, state) VALUES (?, ?, ?) ON CONFLICT (customer_id)
@@ -73,7 +74,7 @@ def known(
         else:
             live, version = row[1:3]
     check_key(present, key)
-    found.sort(key=lambda contact: (contact.at_us, contact.decision_id))
+    found.sort(key=_IN_TIME)
     responses.sort(key=lambda response: (response.at_us, response.event_id))
     return Known(tuple(found), tuple(responses), live, version)
 
@@ -120,7 +121,7 @@ def append(
             history = [TimelineEvent(*row) for row in connection.execute(_DELIVERIES, (customer_id,))]
             found = settled(history, theirs, groups)
             connection.executemany(_RELEASE, [(name, customer_id) for name in found.released])
-            connection.executemany(_MAKE, [astuple(contact) for contact in found.lasting])
+            connection.executemany(_MAKE, found.lasting)
     return tuple(outcomes)
 
 

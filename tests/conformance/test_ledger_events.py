@@ -275,7 +275,7 @@ def test_contacts_follow_receipts_whatever_their_order(ledger: Ledger, case: str
     for lap, order in enumerate(itertools.permutations(range(len(receipts)))):
         who = f"c{lap}"
         one = replace(decision(f"d1-{lap}"), ask=Ask(who, NOW))
-        ledger.record(Entry.of(one, NOW, b"a", contact=replace(reservation(f"d1-{lap}"), customer_id=who)))
+        ledger.record(Entry.of(one, NOW, b"a", contact=reservation(f"d1-{lap}")._replace(customer_id=who)))
         for place in order:
             told = {
                 name: f"{value}-{lap}" if name in ("decision_id", "message_id") else value
@@ -432,7 +432,7 @@ def test_no_contact_is_reserved_after_an_opt_out_was_acknowledged(ledger: Ledger
             name = f"{number}-{turn}"
             one = replace(decision(name), ask=Ask(who, NOW))
             try:
-                contact = replace(reservation(name), customer_id=who)
+                contact = reservation(name)._replace(customer_id=who)
                 ledger.record(Entry.of(one, NOW, b"a", contact=contact, consent_version=read))
             except ConsentChanged:
                 break

@@ -74,7 +74,7 @@ def test_decisions_that_share_a_transaction_are_one_question_and_a_row_per_table
 
 def named(decision: Decision, name: str) -> Entry:
     assert decision.contact
-    mine = replace(decision.contact, decision_id=name)
+    mine = decision.contact._replace(decision_id=name)
     made = replace(decision, decision_id=name)
     return Entry.of(made, CLOCK, b"{}", contact=mine, caps=decision.caps, consent_version=0)
 
