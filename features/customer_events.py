@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.arrow import Column
+from features.arrow import Column, kernels
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event
 from features.errors import ArtefactError
 from features.schema import Bool
@@ -32,22 +33,43 @@ def write_customer_events(timeline: pa.Table, folder: Path) -> None:
     pq.write_table(timeline.sort_by(order), folder / FILE, compression="zstd", row_group_size=ROWS_AT_ONCE)
 
 
+class EventsByCustomer:
+    """The copy in `folder`, many customers at a time. Raises ArtefactError where it is missing or damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        with _told(self._path):
+            self._file = pq.ParquetFile(self._path)
+        self._first, self._last = _ends(self._file)
+
+    def of(self, customers: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """These columns of the customers' events, in order of customer, time and id; groups without any are not read.
+
+        customers: each once, in order.
+        """
+        if not len(customers):
+            return self._file.schema_arrow.empty_table().select(list(columns))
+        places = [bisect.bisect_left(customers, first) for first in self._first]
+        groups = [
+            group
+            for group, (place, last) in enumerate(zip(places, self._last, strict=True))
+            if place < len(customers) and customers[place] <= last
+        ]
+        with _told(self._path):
+            near = self._file.read_row_groups(groups, list(dict.fromkeys((CUSTOMER_ID, *columns))), use_threads=False)
+        theirs = kernels.is_in(near[CUSTOMER_ID], value_set=pa.array(customers, pa.string()))
+        return near.filter(theirs).select(list(columns))
+
+
 class CustomerEvents:
     """The copy in `folder`; safe in many threads. Raises ArtefactError where it is missing or damaged."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         self._lock = threading.Lock()
-        try:
+        with _told(self._path):
             self._file = pq.ParquetFile(self._path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ArtefactError(f"{self._path} cannot be read ({error}); build the features again") from error
-        footer = self._file.metadata
-        place = self._file.schema_arrow.names.index(CUSTOMER_ID)
-        numbers = range(footer.num_row_groups if footer.num_rows else 0)  # of no rows there is an empty group
-        ranges = [footer.row_group(number).column(place).statistics for number in numbers]
-        self._first = [group.min for group in ranges]
-        self._last = [group.max for group in ranges]
+        self._first, self._last = _ends(self._file)
         self._hashes = np.sort(_hashes(self._file.read([Event.EVENT_ID])[Event.EVENT_ID]))
 
     def of(self, customer_id: str) -> pa.Table:
@@ -66,6 +88,22 @@ class CustomerEvents:
         places = np.searchsorted(self._hashes, wanted)
         places = np.minimum(places, max(len(self._hashes) - 1, 0))
         return np.asarray(self._hashes[places] == wanted) if len(self._hashes) else np.zeros(len(wanted), np.bool_)
+
+
+def _ends(file: pq.ParquetFile) -> tuple[list[str], list[str]]:
+    """The first and the last customer of each row group."""
+    footer, place = file.metadata, file.schema_arrow.names.index(CUSTOMER_ID)
+    numbers = range(footer.num_row_groups if footer.num_rows else 0)  # of no rows there is an empty group
+    ranges = [footer.row_group(number).column(place).statistics for number in numbers]
+    return [group.min for group in ranges], [group.max for group in ranges]
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ArtefactError(f"{path} cannot be read ({error}); build the features again") from error
 
 
 def _hashes(values: Column) -> np.ndarray:

@@ -40,6 +40,10 @@ select sent.product_id, sent.channel, count(*) as contacts,
 from sent group by sent.product_id, sent.channel
 """
 
+_COLUMNS = (Event.EVENT_ID, Event.KIND, Event.DECISION_ID, Event.PRODUCT_ID, Event.CHANNEL, Event.PURPOSE)
+_KINDS = (Kind.SENT, Kind.DECIDED, Kind.CONVERTED, Kind.OPTED_OUT)
+"""Of the timeline, what the query reads."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -68,7 +72,7 @@ class Evidence:
 
 def evidence(bank: Bank) -> Evidence:
     """Count what the timeline and the holdings of a bank tell."""
-    timeline = bank.tables[Table.TIMELINE]
+    timeline = bank.columns(Table.TIMELINE, _COLUMNS, _KINDS)
     served = column_of(bank.served.among(timeline[Event.EVENT_ID]))
     with duckdb.connect() as connection:
         connection.register("timeline", timeline.append_column("served", served))

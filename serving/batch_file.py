@@ -67,7 +67,7 @@ def score_file(
     out.parent.mkdir(parents=True, exist_ok=True)
     known_by = hashlib.sha256("\0".join((str(FORMAT), build.fingerprint, origin, str(block))).encode()).hexdigest()
     order = kernels.array_sort_indices(pa.array(entities[CUSTOMER_ID], pa.string())).to_numpy().astype(np.int64)
-    with _parts(out, known_by[:32]) as folder:
+    with kept_parts(out, known_by[:32]) as folder:
 
         def score(number: int) -> int:
             part = entities.iloc[order[number * block : (number + 1) * block]].reset_index(drop=True)
@@ -135,7 +135,7 @@ def _write(
 
 
 @contextmanager
-def _parts(out: Path, known_by: str) -> Iterator[Path]:
+def kept_parts(out: Path, known_by: str) -> Iterator[Path]:
     """The folder of these parts, for this run alone, removed after it unless it was interrupted."""
     above = out.with_name(f".{out.name}.parts")
     folder = above / known_by

@@ -16,12 +16,14 @@ import numpy as np
 
 from features.catalog import Catalog
 from features.columns import Purpose
+from features.customer_events import EventsByCustomer
+from features.home import Build
 from features.importing import Bank
 from features.schema import Bool
 from features.times import micros
 from serving.caps import Contact
 from serving.contact_policy import ContactCap
-from serving.history import Past, Response, contacts, responses
+from serving.history import EVENT_COLUMNS, Past, Receipts, Response, contacts_of, responses_of
 from serving.policies import Layers
 from serving.situation import Situation, Value
 
@@ -40,6 +42,19 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Log:
+    """The imported timeline of a bank, of which a block's customers are read at a time: a bank's contacts are many."""
+
+    bank: Bank
+    events: EventsByCustomer
+    receipts: Receipts
+
+    @classmethod
+    def of(cls, build: Build) -> Log:
+        return cls(build.bank, EventsByCustomer(build.bank_folder), Receipts.of(build.bank))
+
+
+@dataclass(frozen=True)
 class CampaignRules:
     """The layers, the log that they look at, and the days of the campaign, 1 … days, each a day after the other."""
 
@@ -47,11 +62,22 @@ class CampaignRules:
     contacts: Mapping[str, Sequence[Contact]]
     responses: Mapping[str, Sequence[Response]]
     days: int
+    log: Log | None = None
+    """Where the contacts and responses of customers come from; None: they are all here already."""
 
     @classmethod
-    def of(cls, bank: Bank, days: int) -> CampaignRules:
-        """The rules of a bank's catalogue over its imported timeline."""
-        return cls(Layers.of(bank.catalog), _by_customer(contacts(bank)), responses(bank), days)
+    def of(cls, build: Build, days: int) -> CampaignRules:
+        """The rules of a build's catalogue over its imported timeline."""
+        return cls(Layers.of(build.catalog), {}, {}, days, Log.of(build))
+
+    def among(self, customers: Iterable[str], first: datetime) -> CampaignRules:
+        """The same rules with the log of these customers, of whom nobody is asked about before `first`."""
+        if self.log is None:
+            return self
+        theirs = self.log.events.of(sorted(set(customers)), EVENT_COLUMNS)
+        since = self.layers.since(first)
+        made = () if since is None else contacts_of(self.log.bank, theirs, self.log.receipts, micros(since))
+        return replace(self, contacts=_by_customer(made), responses=responses_of(self.log.bank, theirs))
 
     @property
     def counted(self) -> tuple[Counted, ...]:

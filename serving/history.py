@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.arrow import column_of
 from features.catalog import Catalog
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Kind, Purpose, Table
 from features.importing import Bank
@@ -24,6 +25,12 @@ from features.times import micros
 from serving.caps import Contact, Tally
 from serving.events import TimelineEvent
 from serving.receipts import DELIVERIES, settled
+
+EVENT_COLUMNS = (
+    *("event_id", "customer_id", "event_timestamp", "kind", "channel", "purpose", "product_id", "content_id"),
+    *(Event.DECISION_ID, Event.MESSAGE_ID),
+)
+"""Of a timeline: what contacts and responses are made of, in the order of `TimelineEvent`."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,11 @@ class Remembered:
 
 def responses(bank: Bank) -> dict[str, tuple[Response, ...]]:
     """The negative responses of the imported timeline, by customer, in the order of time."""
-    table = bank.tables[Table.TIMELINE]
+    return responses_of(bank, bank.tables[Table.TIMELINE])
+
+
+def responses_of(bank: Bank, table: pa.Table) -> dict[str, tuple[Response, ...]]:
+    """As `responses`, of some customers' part of the timeline."""
     table = table.filter(pc.is_in(table[Event.KIND], pa.array([str(kind) for kind in NEGATIVE])))
     columns = (EVENT_TIMESTAMP, Event.KIND, Event.CHANNEL, Event.PRODUCT_ID, Event.EVENT_ID)
     groups = groups_of(bank.catalog)
@@ -150,24 +161,46 @@ def responses(bank: Bank) -> dict[str, tuple[Response, ...]]:
     return {customer: tuple(sorted(given, key=lambda one: one.at_us)) for customer, given in found.items()}
 
 
+@dataclass(frozen=True)
+class Receipts:
+    """Whether the timeline tells of any message being sent, and whether the bank's own part of it does."""
+
+    any: bool
+    own: bool
+
+    @classmethod
+    def of(cls, bank: Bank) -> Receipts:
+        sent = bank.columns(Table.TIMELINE, [Event.EVENT_ID], [Kind.SENT])
+        return cls(sent.num_rows > 0, not bool(bank.served.among(sent[Event.EVENT_ID]).all()))
+
+
 def contacts(bank: Bank) -> Iterator[Contact]:
     """The contacts of the imported timeline: messages that were sent and did not fail, one of each decision.
 
     For a bank whose own log keeps no such events they are also what it decided; not what the ledger decided, which has
     reserved those contacts itself. One without a purpose counts as marketing: it may have been.
     """
-    table = bank.tables[Table.TIMELINE]
+    return contacts_of(bank, bank.tables[Table.TIMELINE], Receipts.of(bank))
+
+
+def contacts_of(bank: Bank, table: pa.Table, receipts: Receipts, since_us: int | None = None) -> Iterator[Contact]:
+    """As `contacts`, of some customers' part of the timeline. receipts: what the whole of it keeps.
+
+    since_us: contacts up to then may be left out (None: none are).
+    """
     groups = groups_of(bank.catalog)
-    delivery = pc.is_in(table[Event.KIND], pa.array([str(kind) for kind in DELIVERIES]))
-    to_contact = pc.and_(pc.equal(table[Event.KIND], Kind.DECIDED.value), pc.is_valid(table[Event.CHANNEL]))
-    deliveries = table.filter(pc.or_(delivery, to_contact))
-    if pc.any(pc.equal(deliveries[Event.KIND], Kind.SENT.value)).as_py():
-        for _, events in groupby(_events(deliveries), key=lambda event: event.customer_id):
+    if since_us is not None:
+        table = _lasting(table, since_us)
+    if receipts.any:
+        delivery = pc.is_in(table[Event.KIND], pa.array([str(kind) for kind in DELIVERIES]))
+        to_contact = pc.and_(pc.equal(table[Event.KIND], Kind.DECIDED.value), pc.is_valid(table[Event.CHANNEL]))
+        for _, events in groupby(_events(table.filter(pc.or_(delivery, to_contact))), key=lambda one: one.customer_id):
             of_customer = list(events)
             yield from settled(of_customer, of_customer, groups).lasting
-    table = bank.own_timeline
-    if pc.any(pc.equal(table[Event.KIND], Kind.SENT.value)).as_py():
+    if receipts.own:
         return
+    if bank.served.known.num_rows:
+        table = table.filter(column_of(~bank.served.among(table[Event.EVENT_ID])))
     decided = table.filter(pc.and_(pc.equal(table[Event.KIND], Kind.DECIDED.value), pc.is_valid(table[Event.CHANNEL])))
     columns = (CUSTOMER_ID, EVENT_TIMESTAMP, Event.CHANNEL, Event.PRODUCT_ID, Event.PURPOSE, Event.EVENT_ID)
     for customer, at_us, channel, product, purpose, event in _lines(decided, *columns):
@@ -175,11 +208,27 @@ def contacts(bank: Bank) -> Iterator[Contact]:
         yield Contact(customer, at_us, channel, product, group, purpose or Purpose.MARKETING.value, event, None)
 
 
+def _lasting(table: pa.Table, since_us: int) -> pa.Table:
+    """Without the events that can make no contact after `since_us`.
+
+    A contact has the time of one of its events. What an event belongs to is settled by the events with its decision or
+    its message, and by theirs in turn: of those that come together nothing is left out.
+    """
+    kept = pc.greater(table[EVENT_TIMESTAMP].cast(pa.int64()), since_us)
+    before = -1
+    while before < (count := pc.sum(kept).as_py() or 0):
+        before = count
+        theirs = table.filter(kept)
+        for name in (Event.DECISION_ID, Event.MESSAGE_ID):
+            known = pc.unique(theirs[name]).drop_null()
+            kept = pc.or_(kept, pc.is_in(table[name], value_set=known))
+    return table.filter(kept)
+
+
 def _events(table: pa.Table) -> Iterator[TimelineEvent]:
     """The rows of a timeline as events, a customer's together."""
-    columns = ("event_id", "customer_id", "event_timestamp", "kind", "channel", "purpose", "product_id", "content_id")
     ordered = table.sort_by([(CUSTOMER_ID, "ascending"), (EVENT_TIMESTAMP, "ascending")])
-    for line in _lines(ordered, *columns, Event.DECISION_ID, Event.MESSAGE_ID):
+    for line in _lines(ordered, *EVENT_COLUMNS):
         yield TimelineEvent(*line)
 
 

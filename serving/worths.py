@@ -6,11 +6,13 @@ decision obeys. Customers of whom nothing is known, and those whom an experiment
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -20,12 +22,12 @@ from features import profile
 from features.assemble import assemble
 from features.columns import AS_OF, CUSTOMER_ID
 from features.errors import ArtefactError, NextbestError
-from features.history import history
 from features.progress import SILENT, Progress
 from features.schema import Bool, Float64, Rows, States
 from serving.arms import arm_of, withheld
 from serving.batch import allowed, check_eligible, check_fits
-from serving.campaign import Worths
+from serving.batch_states import states_for_rows
+from serving.campaign_parts import Worths
 from serving.campaign_rules import CampaignRules
 from serving.choice import ChoiceModel
 from serving.content import Contents, customer_values
@@ -57,21 +59,42 @@ class Valuer:
     channels: ChoiceModel
     worth: Worth
     rules: CampaignRules
+    origin: str = ""
+    """What the models, and what was counted for the worth, are known by; the rest is the build's own."""
+
+    @cached_property
+    def contents(self) -> Bool:
+        """Bool [P, H]: pairs that there is something to say for; worked out once."""
+        return _with_contents(self.rules.layers.catalog)
 
 
-def open_valuer(build: Build, tracking_uri: str, days: int, online_url: str = "") -> Valuer:
-    """What a campaign of so many days is valued with, as the real-time decision is; ArtefactError without champions."""
+def open_valuer(
+    build: Build, tracking_uri: str, days: int, online_url: str = "", counted: Worth | None = None
+) -> Valuer:
+    """What a campaign of so many days is valued with, as the real-time decision is; ArtefactError without champions.
+
+    counted: the worth, where another process has gone through the whole log for it already.
+    """
+    from serving.registry import CHANNEL_MODEL, PRODUCT_MODEL, champion
+
+    products, channels = (champion(name, tracking_uri) for name in (PRODUCT_MODEL, CHANNEL_MODEL))
+    for loaded in (products, channels):
+        check_fits(build, loaded.model)
+    worth = counted or _worth(build, tracking_uri, online_url)
+    origin = f"{products.digest} {channels.digest} {_counted(worth)}"
+    return Valuer(products.model, channels.model, worth, CampaignRules.of(build, days), origin)
+
+
+def _worth(build: Build, tracking_uri: str, online_url: str) -> Worth:
+    """What the real-time decision says that actions are worth: from the log, the priors and the declarations."""
     from features.arbitration import read_declared
     from features.assemble import row_schema
     from features.evidence import evidence
     from features.online_states import open_states
-    from serving.registry import CHAMPION, CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, champion, resolve
+    from serving.registry import CHAMPION, CHANNEL_MODEL, PRIOR, PRODUCT_MODEL, resolve
     from serving.response import usual_rates
 
     catalog, present = build.catalog, row_schema(build.bank)
-    models = {name: champion(name, tracking_uri).model for name in (PRODUCT_MODEL, CHANNEL_MODEL)}
-    for model in models.values():
-        check_fits(build, model)
     panels = [
         panel(name, ids, outside, CHAMPION, lambda asked, which: resolve(asked, which, tracking_uri), present)
         for name, ids, outside in (
@@ -82,8 +105,15 @@ def open_valuer(build: Build, tracking_uri: str, days: int, online_url: str = ""
     nobody = open_states(build, online_url).read([""])
     end = np.array([build.data_end.timestamp()])
     usual = usual_rates(panels[0], panels[1], PRIOR, lambda schema: assemble(nobody, end, schema))
-    worth = Worth.of(catalog, read_declared(catalog), evidence(build.bank), usual)
-    return Valuer(models[PRODUCT_MODEL], models[CHANNEL_MODEL], worth, CampaignRules.of(build.bank, days))
+    return Worth.of(catalog, read_declared(catalog), evidence(build.bank), usual)
+
+
+def _counted(worth: Worth) -> str:
+    """SHA-256 of all numbers of a worth, in hex: the priors and the online store have a part in them."""
+    digest = hashlib.sha256(worth.unit.encode())
+    for numbers in (worth.margins, worth.costs, worth.response, worth.opt_out, worth.take_ups):
+        digest.update(b"none" if numbers is None else np.ascontiguousarray(numbers, dtype=np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def panel(
@@ -121,19 +151,20 @@ def worths(
     block: int = BLOCK,
     source: StatesOf | None = None,
 ) -> Iterator[Worths]:
-    """Blocks of consecutive entities. source: where states come from (None: `features.history.history`)."""
+    """Blocks of consecutive entities. source: where states come from (None: `states_for_rows`)."""
     check_eligible(entities, build.catalog)
-    known_of = source or _history
-    contents = _with_contents(build.catalog)
+    known_of = source or states_for_rows
     with progress.step(f"score {len(entities):,} customers", len(entities)) as advance:
         for start in range(0, len(entities), block):
             part = entities.iloc[start : start + block].reset_index(drop=True)
-            yield _block(build, valuer, part, known_of(build, part), contents)
+            yield _block(build, valuer, part, known_of(build, part))
             advance(len(part))
 
 
-def _block(build: Build, valuer: Valuer, part: pd.DataFrame, states: States, contents: Bool) -> Worths:
-    catalog, worth, rules = build.catalog, valuer.worth, valuer.rules
+def _block(build: Build, valuer: Valuer, part: pd.DataFrame, states: States) -> Worths:
+    catalog, worth = build.catalog, valuer.worth
+    moments = _moments(part)
+    rules = valuer.rules.among(part[CUSTOMER_ID], min(moments))
     as_of = np.asarray(part[AS_OF].astype("datetime64[us, UTC]").astype("int64"), dtype=np.float64) / 1e6  # [b]
     rows_of = _assembled(states, as_of)
     rows = rows_of(valuer.products.row_schema)
@@ -142,7 +173,7 @@ def _block(build: Build, valuer: Valuer, part: pd.DataFrame, states: States, con
     channels_open = contactable(rows.opted_out, catalog, None)  # [b, H]
     at = [catalog.channel_ids.index(channel) for channel in valuer.channels.question.candidates]
     channels = _scores(valuer.channels, rows, channels_open[:, at], catalog.channel_ids)
-    possible = np.isfinite(products)[:, :, None] & np.isfinite(channels)[:, None, :] & contents  # [b, P, H]
+    possible = np.isfinite(products)[:, :, None] & np.isfinite(channels)[:, None, :] & valuer.contents  # [b, P, H]
     possible &= _released(worth, catalog, part)[:, :, None]
     facts = states[profile.NAME]
     possible[~(facts.at <= as_of)] = False  # NaN: never seen
@@ -151,7 +182,6 @@ def _block(build: Build, valuer: Valuer, part: pd.DataFrame, states: States, con
     value = np.full(possible.shape, np.nan)
     counted = rules.counted
     left = np.zeros((len(counted), len(part)), dtype=np.int64)
-    moments = _moments(part)
     for row in np.flatnonzero(possible.any(axis=(1, 2))):
         customer = customer_values(build.bank.attributes, facts.take(np.array([row])))
         held = frozenset(itertools.compress(catalog.product_ids, rows.held[row]))
@@ -216,7 +246,3 @@ def _assembled(states: States, as_of: Float64) -> Callable[[RowSchema], Rows]:
         return known[schema.fingerprint]
 
     return rows_of
-
-
-def _history(build: Build, part: pd.DataFrame) -> States:
-    return history(build, part[[CUSTOMER_ID, AS_OF]])

@@ -18,7 +18,8 @@ from features.errors import ArtefactError, InputError
 from features.packed import OnlineStates
 from features.schema import Bool, Float64, Rows, RowSchema, States
 from features.times import micros
-from serving.campaign import Campaign, Terms, Worths, plan_campaign
+from serving.campaign import Campaign, plan_campaign
+from serving.campaign_parts import Terms, Worths
 from serving.campaign_rules import CampaignRules
 from serving.caps import Contact
 from serving.opening import campaign_prices

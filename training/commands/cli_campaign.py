@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,19 +24,20 @@ def campaign() -> None:
 def campaign_plan(edge: Edge, entities: Path, out: Path, budget: float | None, days: int, contacts: int) -> None:
     """Choose contacts worth most together under capacity, budget and caps; write them, and prices for the server."""
     from serving.batch import read_entities, write_scores
-    from serving.campaign import Terms, check_once, plan_campaign
-    from serving.worths import open_valuer, worths
+    from serving.campaign import check_once, plan_parts
+    from serving.campaign_blocks import Champions, digest_of, valued
+    from serving.campaign_parts import Terms
     from training.terminal import table
 
     terms = Terms(days, contacts, budget)
     build = edge.home.build()
     rows = read_entities(entities)
     check_once(rows)
-    valuer = open_valuer(build, edge.tracking_uri, days, edge.settings.online_url)
-    blocks = worths(build, valuer, rows, edge.terminal)
-    found = plan_campaign(build.catalog, valuer.worth.unit, rows, blocks, terms, edge.terminal)
-    write_scores(iter([found.plan]), out)
-    prices = found.prices.write(edge.home_folder)
+    opened = partial(Champions.open, build.folder, edge.tracking_uri, days, edge.settings.online_url)
+    with valued(opened, rows, terms, out, digest_of(entities), edge.terminal) as kept:
+        found = plan_parts(build.catalog, kept.unit, rows, kept.order, kept, terms, edge.terminal)
+        write_scores(iter([found.plan]), out)
+        prices = found.prices.write(edge.home_folder)
     result = {
         "out": str(out),
         "prices": str(prices),
