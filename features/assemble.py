@@ -161,14 +161,10 @@ class _Order:
         np.minimum(cells, LARGEST, out=cells)
         return cells.astype(np.float32).take(self._gathered, axis=0)
 
-    def fill(self, rows: Rows, states: States, as_of: Float64) -> None:
-        """Write rows of n customers into `rows`."""
-        cells = self.cells(states, as_of)  # [width, n]
-        product = self.customer + self.product
-        rows.customer[:] = cells[: self.customer].T
-        rows.product.reshape(len(as_of), -1, copy=False)[:] = cells[self.customer : product].T
-        rows.channel.reshape(len(as_of), -1, copy=False)[:] = cells[product:].T
-        np.equal(cells[self.held].T, 1.0, out=rows.held)
+    def blocks(self, states: States, as_of: Float64) -> tuple[Float32, Float32, Float32, Float32]:
+        """Of n customers what is theirs, their products', their channels', and what they hold, [n, k] each."""
+        cells, product = self.cells(states, as_of), self.customer + self.product
+        return cells[: self.customer].T, cells[self.customer : product].T, cells[product:].T, cells[self.held].T
 
     def _derived(self) -> dict[str, Int64]:
         """Where what only the views themselves know stands, behind what the plan tells."""
@@ -236,14 +232,12 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     count, order = len(as_of), _order(schema)
     products, channels = len(schema.products), len(schema.channels)
     if count <= AT_ONCE:
-        cells, product = order.cells(states, as_of), order.customer + order.product
+        customer, product, channel, held = order.blocks(states, as_of)
         return Rows(
-            customer=np.ascontiguousarray(cells[: order.customer].T),
-            product=np.ascontiguousarray(cells[order.customer : product].T).reshape(
-                count, products, len(PRODUCT_NAMES)
-            ),
-            channel=np.ascontiguousarray(cells[product:].T).reshape(count, channels, len(engagement.CHANNEL_NAMES)),
-            held=np.ascontiguousarray(cells[order.held].T) == 1.0,
+            customer=np.ascontiguousarray(customer),
+            product=np.ascontiguousarray(product).reshape(count, products, len(PRODUCT_NAMES)),
+            channel=np.ascontiguousarray(channel).reshape(count, channels, len(engagement.CHANNEL_NAMES)),
+            held=np.ascontiguousarray(held) == 1.0,
             opted_out=consent.refused(states[consent.NAME], channels, Purpose.MARKETING),
             schema=schema,
         )
@@ -257,7 +251,12 @@ def assemble(states: States, as_of: Float64, schema: RowSchema) -> Rows:
     )
     for start in range(0, count, AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        order.fill(rows.take(part), {name: state.part(part) for name, state in states.items()}, as_of[part])
+        theirs = {name: state.part(part) for name, state in states.items()}
+        customer, product, channel, held = order.blocks(theirs, as_of[part])
+        rows.customer[part] = customer
+        rows.product.reshape(count, -1, copy=False)[part] = product
+        rows.channel.reshape(count, -1, copy=False)[part] = channel
+        np.equal(held, 1.0, out=rows.held[part])
     return rows
 
 

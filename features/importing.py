@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import kept_tables
-from features.arrow import Column, column_of, kernels, mask_of
+from features.arrow import Column, kernels, mask_of
 from features.catalog import Catalog, load_catalog
 from features.catalog_file import CATALOG_FILE, render_catalog
-from features.columns import Event, Kind, Table
+from features.columns import Kind, Table
 from features.customer_events import write_customer_events
 from features.errors import BankDataError, InputError
 from features.kept_tables import KeptTables
@@ -87,10 +87,7 @@ class Bank:
     @property
     def own_timeline(self) -> pa.Table:
         """The timeline without what the ledger added."""
-        timeline = self.tables[Table.TIMELINE]
-        if not self.served.known.num_rows:
-            return timeline
-        return timeline.filter(column_of(~self.served.among(timeline[Event.EVENT_ID])))
+        return self.served.left_of(self.tables[Table.TIMELINE])
 
 
 def read_bank(directory: Path, served: pa.Table | None = None) -> Bank:

@@ -42,6 +42,12 @@ class Served:
         """bool [n]: which of these event ids are the ledger's."""
         return mask_of(kernels.is_in(events, value_set=self.known[Event.EVENT_ID].combine_chunks()))
 
+    def left_of(self, timeline: pa.Table) -> pa.Table:
+        """What the bank itself told of a timeline."""
+        if not self.known.num_rows:
+            return timeline
+        return timeline.filter(column_of(~self.among(timeline[Event.EVENT_ID])))
+
 
 def join_served(timeline: pa.Table, events: pa.Table, customers: pa.Table, catalog: Catalog) -> tuple[pa.Table, Served]:
     """The timeline with the ledger's events in it, sorted, and which they are.

@@ -11,28 +11,22 @@ for the same takes them up, any other removes them; what comes out is the same f
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.arrow import kernels
-from features.columns import CUSTOMER_ID
-from features.errors import InputError
+from features.errors import ArtefactError
 from features.progress import SILENT, Progress
 from features.schema import Float64, Int64
 from serving.batch import SCALE, RowsOf, check_eligible, probabilities_of, ranked_lines, rows_in_parts
 from serving.choice import ChoiceModel
+from serving.kept_parts import digest_of, in_order_of_ids, kept_parts, load_part, save_part
 
 if TYPE_CHECKING:
     from features.home import Build
@@ -42,8 +36,9 @@ BLOCK = 20_000
 """Entities that a thread scores at once: about 300 MB for two dozen products."""
 LINES = 1_000_000
 """Of the file's row groups, at most, unless one entity has more."""
-FORMAT = 1
+FORMAT = 2
 """Raise it when parts mean something else: those of another format are never taken up."""
+_SCORES = "scores"
 
 
 def score_file(
@@ -64,16 +59,14 @@ def score_file(
     many as this process has cores. InputError where another run is writing the same file.
     """
     check_eligible(entities, build.catalog)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    known_by = hashlib.sha256("\0".join((str(FORMAT), build.fingerprint, origin, str(block))).encode()).hexdigest()
-    order = kernels.array_sort_indices(pa.array(entities[CUSTOMER_ID], pa.string())).to_numpy().astype(np.int64)
-    with kept_parts(out, known_by[:32]) as folder:
+    order = in_order_of_ids(entities)
+    with kept_parts(out, str(FORMAT), build.fingerprint, origin, str(block)) as folder:
 
         def score(number: int) -> int:
             part = entities.iloc[order[number * block : (number + 1) * block]].reset_index(drop=True)
-            path = folder / f"{number:06d}.npy"
+            path = folder / f"{number:06d}.npz"
             if not _whole(path, (len(part), len(model.question.candidates))):
-                _save(path, probabilities_of(build, model, part, source))
+                save_part(path, {_SCORES: probabilities_of(build, model, part, source)})
             return len(part)
 
         blocks = -(-len(entities) // block)
@@ -86,8 +79,7 @@ def score_file(
 
 def origin_of(loaded: Loaded, path: Path) -> str:
     """What a model and a file of entities are known by."""
-    with path.open("rb") as file:
-        return f"{loaded.digest} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return f"{loaded.digest} {digest_of(path)}"
 
 
 def _in_threads(work: Callable[[int], int], count: int, threads: int) -> Iterator[int]:
@@ -114,9 +106,13 @@ def _write(
     probabilities: Float64 = np.lib.format.open_memmap(folder / "all", mode="w+", dtype=np.float64, shape=(n, m))
     start = 0
     for number in range(blocks):
-        part = np.load(folder / f"{number:06d}.npy", allow_pickle=False)
-        probabilities[order[start : start + len(part)]] = part
-        start += len(part)
+        path = folder / f"{number:06d}.npz"
+        kept = load_part(path)
+        if kept is None:
+            raise ArtefactError(f"{path} was whole when it was written, however it is damaged; score again")
+        scores = kept[_SCORES]
+        probabilities[order[start : start + len(scores)]] = scores
+        start += len(scores)
     draft = folder / "draft"
     empty = ranked_lines(model, entities.iloc[:0], probabilities[:0])
     lines, step = 0, max(1, LINES // m)
@@ -134,36 +130,7 @@ def _write(
     return lines
 
 
-@contextmanager
-def kept_parts(out: Path, known_by: str) -> Iterator[Path]:
-    """The folder of these parts, for this run alone, removed after it unless it was interrupted."""
-    above = out.with_name(f".{out.name}.parts")
-    folder = above / known_by
-    folder.mkdir(parents=True, exist_ok=True)
-    with (above / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"one run at a time writes {out}, however another one does; wait for its end") from None
-        for other in above.iterdir():
-            if other.is_dir() and other != folder:
-                shutil.rmtree(other)
-        yield folder
-        shutil.rmtree(above)
-
-
-def _save(path: Path, probabilities: Float64) -> None:
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
-        np.save(file, probabilities, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
 def _whole(path: Path, shape: tuple[int, int]) -> bool:
     """Whether an earlier run wrote this part."""
-    try:
-        return bool(np.load(path, mmap_mode="r", allow_pickle=False).shape == shape)
-    except (OSError, ValueError):
-        return False
+    part = load_part(path)
+    return part is not None and part[_SCORES].shape == shape

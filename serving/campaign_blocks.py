@@ -12,7 +12,6 @@ any other removes them; the plan is the same either way.
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,18 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from features.arrow import kernels
-from features.columns import CUSTOMER_ID
 from features.errors import ArtefactError
 from features.progress import SILENT, Advance, Progress
 from serving.allocation import Int64
 from serving.batch import check_eligible
-from serving.batch_file import kept_parts
 from serving.campaign_parts import Part, Terms, Worths, part_of
+from serving.kept_parts import in_order_of_ids, kept_parts
 from serving.orphans import stop_with_parent
 from serving.worths import Valuer, open_valuer, worths
 
@@ -166,12 +161,9 @@ def valued(
     values = opened()
     check_eligible(entities, values.catalog)
     numbers = f"{terms.days} {terms.contacts} {terms.budget}"
-    told = (str(FORMAT), values.known_by, origin, numbers, str(len(entities)), str(block))
-    known_by = hashlib.sha256("\0".join(told).encode()).hexdigest()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Who lies together in the files is asked about together.
-    order = kernels.array_sort_indices(pa.array(entities[CUSTOMER_ID], pa.string())).to_numpy().astype(np.int64)
-    with kept_parts(out, known_by[:32]) as folder:
+    order = in_order_of_ids(entities)
+    depends_on = (str(FORMAT), values.known_by, origin, numbers, str(len(entities)), str(block))
+    with kept_parts(out, *depends_on) as folder:
         tasks = [
             Task(entities.iloc[order[start : start + block]], len(order), terms, folder / f"{start // block:06d}.npz")
             for start in range(0, len(order), block)
@@ -184,12 +176,6 @@ def valued(
         unit = values.unit
         del values  # a bank's history takes memory that the plan needs
         yield Valued(unit, order, [task.path for task in tasks])
-
-
-def digest_of(path: Path) -> str:
-    """What a file of entities is known by."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _value(tasks: list[Task], values: Values, others: int, advance: Advance) -> None:

@@ -8,9 +8,6 @@ holds more than a few blocks in full, and what is left of them is the same howev
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from features.catalog import Catalog
 from features.errors import InputError
 from features.schema import Bool, Float64
 from serving.allocation import Int64, Limit, Problem, prune
+from serving.kept_parts import load_part, save_part
 
 Int32 = npt.NDArray[np.int32]
 Int16 = npt.NDArray[np.int16]
@@ -82,20 +80,13 @@ class Part:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-        with draft.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{name: np.asarray(column) for name, column in vars(self).items()})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        save_part(path, {name: np.asarray(column) for name, column in vars(self).items()})
 
     @classmethod
     def load(cls, path: Path) -> Part | None:
-        """The part in a file; None where there is none, or a damaged one: each column has a checksum there."""
-        try:
-            with np.load(path, allow_pickle=False) as columns:
-                found = {name: columns[name] for name in cls.__dataclass_fields__}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        """The part in a file; None where there is none, or a damaged one."""
+        found = load_part(path)
+        if found is None:
             return None
         return cls(int(found.pop("possible")), int(found.pop("customers")), **found)
 

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.arrow import column_of
 from features.catalog import Catalog
 from features.columns import CUSTOMER_ID, EVENT_TIMESTAMP, Event, Kind, Purpose, Table
 from features.importing import Bank
@@ -199,8 +198,7 @@ def contacts_of(bank: Bank, table: pa.Table, receipts: Receipts, since_us: int |
             yield from settled(of_customer, of_customer, groups).lasting
     if receipts.own:
         return
-    if bank.served.known.num_rows:
-        table = table.filter(column_of(~bank.served.among(table[Event.EVENT_ID])))
+    table = bank.served.left_of(table)
     decided = table.filter(pc.and_(pc.equal(table[Event.KIND], Kind.DECIDED.value), pc.is_valid(table[Event.CHANNEL])))
     columns = (CUSTOMER_ID, EVENT_TIMESTAMP, Event.CHANNEL, Event.PRODUCT_ID, Event.PURPOSE, Event.EVENT_ID)
     for customer, at_us, channel, product, purpose, event in _lines(decided, *columns):

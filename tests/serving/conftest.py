@@ -8,9 +8,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -213,3 +218,26 @@ def world(home: Home, bank: Bank) -> World:
     )
     world = World(home, bank, decider)
     return replace(world, decider=world.with_models())
+
+
+@pytest.fixture
+def killed_after_five_parts() -> Callable[[str, Path], None]:
+    """Start `run(out, Stuck())` of a test module in a process of its own, which never ends, and kill it at 5 parts."""
+
+    def killed(module: str, out: Path) -> None:
+        here = Path(__file__).parent
+        paths = [str(here), str(here.parents[1])]
+        program = f"import sys; sys.path[:0] = {paths!r}; import pathlib, {module} as world; "
+        program += f"world.run(pathlib.Path({str(out)!r}), world.Stuck())"
+        child = subprocess.Popen([sys.executable, "-c", program])
+        try:
+            until = time.monotonic() + 120
+            while len(list(out.parent.rglob("*.npz"))) < 5:
+                assert child.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+
+    return killed

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -225,25 +223,11 @@ class Stuck(Shop):
         return super().worths(part)
 
 
-def test_a_killed_run_is_taken_up_and_makes_the_same_plan(tmp_path: Path, whole: bytes) -> None:
+def test_a_killed_run_is_taken_up_and_makes_the_same_plan(
+    tmp_path: Path, whole: bytes, killed_after_five_parts: Callable[[str, Path], None]
+) -> None:
     out, again = tmp_path / "plan.parquet", Shop()
-    script = f"""
-import sys
-from pathlib import Path
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}
-import test_campaign_blocks as world
-world.run(Path({str(out)!r}), world.Stuck())
-"""
-    child = subprocess.Popen([sys.executable, "-c", script])
-    try:
-        until = time.monotonic() + 120
-        while len(list(tmp_path.rglob("*.npz"))) < 5:
-            assert child.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.05)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+    killed_after_five_parts("test_campaign_blocks", out)
     assert not out.exists()
     run(out, again)
     assert again.asked == BLOCKS - 5

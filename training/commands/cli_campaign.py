@@ -25,8 +25,9 @@ def campaign_plan(edge: Edge, entities: Path, out: Path, budget: float | None, d
     """Choose contacts worth most together under capacity, budget and caps; write them, and prices for the server."""
     from serving.batch import read_entities, write_scores
     from serving.campaign import check_once, plan_parts
-    from serving.campaign_blocks import Champions, digest_of, valued
+    from serving.campaign_blocks import Champions, valued
     from serving.campaign_parts import Terms
+    from serving.kept_parts import digest_of
     from training.terminal import table
 
     terms = Terms(days, contacts, budget)
