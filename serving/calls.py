@@ -136,7 +136,7 @@ async def _settled(office: Office, case: _Case) -> bytes:
     for tries_left in reversed(range(TRIES + 1)):
         try:
             async with asyncio.timeout(PATIENCE):
-                answer = await office.desk.durable(job)
+                answer = await office.desk.durable(job, case.here)
         except NotReserved as error:
             if not tries_left:
                 raise
@@ -152,7 +152,10 @@ async def _settled(office: Office, case: _Case) -> bytes:
 
 
 class _Case:
-    """One request from its question to its decision; its methods run in a thread, one after the other."""
+    """One request from its question to its decision; its methods run one after the other.
+
+    here: on the event loop, where everything that a decision asks is on this machine; else in a thread.
+    """
 
     def __init__(
         self,
@@ -164,6 +167,7 @@ class _Case:
     ) -> None:
         self._office, self._serving, self._wanted = office, serving, wanted
         self._key, self._request_hash = key, request_hash
+        self.here = serving.at_hand
         self.decision: Decision | None = None
         self.answer = b""
 
@@ -199,7 +203,7 @@ class _Case:
             caps=decision.caps,
             consent_version=decision.consent_version,
         )
-        return self._serving.ledger.recording(entry)
+        return self._serving.ledger.recording(entry, self._office.desk.soon if self.here else None)
 
 
 def _wants_replay(request: Request) -> bool:

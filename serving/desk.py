@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Generic, TypeVar
 
 from fastapi import Request
@@ -18,6 +19,10 @@ from serving.opening import Opening
 from serving.problems import Problem
 
 Result = TypeVar("Result")
+
+
+ROUND = 8
+"""Errands that the event loop does before it looks who else came: bounds how long it does not look."""
 
 
 class Desk:
@@ -32,6 +37,8 @@ class Desk:
         self._most = in_flight + waiting
         self._present = 0
         self._done = _Done()
+        self._here: deque[Callable[[], None]] = deque()
+        self._after: list[Callable[[], None]] = []
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -49,16 +56,36 @@ class Desk:
         with self.place():
             return await asyncio.get_running_loop().run_in_executor(self._threads, job)
 
-    async def durable(self, job: Callable[[], Future[Result]]) -> Result:
-        """Run blocking `job` in a thread, then wait for what it began without one; for who has a place.
+    async def durable(self, job: Callable[[], Future[Result]], here: bool = False) -> Result:
+        """Do `job`, then wait for what it began without a thread; for who has a place.
 
-        A thread that waited for the disk would keep others from deciding. The event loop is woken once for all that is
-        done meanwhile. Where the caller is cancelled, what was begun is withdrawn, and what was not is left alone.
+        here: on the event loop, for a job that waits for nobody; to hand it to a thread, which then wants the same
+        interpreter, takes a third of a decision's time. Otherwise in a thread. A thread that waited for the disk would
+        keep others from deciding. The event loop is woken once for all that is done meanwhile. Where the caller is
+        cancelled, what was begun is withdrawn, and what was not is left alone.
         """
         loop = asyncio.get_running_loop()
         errand: _Errand[Result] = _Errand(loop.create_future(), self._done.on(loop))
-        self._threads.submit(errand.run, job)
+        if here:
+            self._here.append(partial(errand.run, job))
+            if len(self._here) == 1:
+                loop.call_soon(self._round, loop)
+        else:
+            self._threads.submit(errand.run, job)
         return await errand.outcome()
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Do `work` on the event loop at the end of its round, for jobs that are done here."""
+        self._after.append(work)
+
+    def _round(self, loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(min(len(self._here), ROUND)):
+            self._here.popleft()()
+        work, self._after = self._after, []
+        for one in work:
+            one()
+        if self._here:
+            loop.call_soon(self._round, loop)
 
     def close(self) -> None:
         """Let the threads end after what they are at."""
@@ -74,7 +101,7 @@ class _Errand(Generic[Result]):
         self._begun: Future[Result] | None = None
 
     def run(self, job: Callable[[], Future[Result]]) -> None:
-        """In a thread."""
+        """In a thread, or on the event loop."""
         if self._back.done():
             return  # nobody waits for it any more
         try:

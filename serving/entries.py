@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from features.columns import Kind
 from features.times import micros
@@ -19,6 +19,8 @@ from serving.events import TimelineEvent
 from serving.history import Known
 from serving.packed_record import packed
 
+Soon: TypeAlias = Callable[[Callable[[], None]], None]
+"""Of an event loop: calls what it is given in its own thread, when everything at hand there has been begun."""
 SEEDED_AT_ONCE = 10_000
 """Contacts that are seeded in one transaction."""
 
@@ -82,7 +84,7 @@ class Recorder(ABC):
     """A ledger's `record`, by way of its `recording`."""
 
     @abstractmethod
-    def recording(self, entry: Entry) -> Future[bytes]:
+    def recording(self, entry: Entry, soon: Soon | None = None) -> Future[bytes]:
         """See `serving.ledger.Ledger`."""
 
     def record(self, entry: Entry) -> bytes:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from features.schema import Bool
 from serving.caps import Contact
-from serving.entries import Entry
+from serving.entries import Entry, Soon
 from serving.events import Fold, Outcome, TimelineEvent, unfolded
 from serving.history import Known
 from serving.sqlite import SqliteLedger
@@ -41,11 +41,12 @@ class Ledger(Protocol):
         """
         ...
 
-    def recording(self, entry: Entry) -> Future[bytes]:
+    def recording(self, entry: Entry, soon: Soon | None = None) -> Future[bytes]:
         """What `record` does, without waiting for it: the future has the answer to send once it is durable.
 
-        It has what `record` would raise; cancelling it withdraws what has not been begun. Raises LedgerUnavailable at
-        once where nothing more can be taken.
+        It has what `record` would raise; cancelling it withdraws what has not been begun. soon: given by an event loop
+        whose thread may write, where that needs no waiting. Raises LedgerUnavailable at once where nothing more can be
+        taken.
         """
         ...
 

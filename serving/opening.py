@@ -48,6 +48,8 @@ class Serving:
     """What follows the registry for it."""
     imported: CustomerEvents | None = None
     """The events that the features were built from; None: there are none."""
+    at_hand: bool = False
+    """Whether ledger and features are files of this machine, so that no decision waits for another one."""
 
     @property
     def timeline(self) -> Timeline:
@@ -179,7 +181,8 @@ def open_serving(settings: Settings, ledger_path: Path | None = None) -> Serving
         canary = Canary.of(bank, present, customers, build.data_end)
         trial = Trial(registry.fetch, canary, home.root / "passed")
         reloader = Reloader(references, registry, trial, settings.reload_seconds)
-        return reloader.turn(Serving(bare, ledger, missing, renew, reloader, imported))
+        at_hand = not (url or settings.online_url)
+        return reloader.turn(Serving(bare, ledger, missing, renew, reloader, imported, at_hand))
     except BaseException:
         ledger.close()
         raise

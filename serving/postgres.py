@@ -28,7 +28,7 @@ import asyncpg
 
 from features.schema import Bool
 from serving.caps import Contact
-from serving.entries import Entry, Recorder, answer_of, chunks
+from serving.entries import Entry, Recorder, Soon, answer_of, chunks
 from serving.errors import LedgerUnavailable
 from serving.events import Fold, Outcome, TimelineEvent, folded, unfolded
 from serving.history import Known
@@ -82,7 +82,7 @@ class PostgresLedger(Recorder):
             self._end_loop()
             raise LedgerUnavailable(f"the PostgreSQL ledger cannot be opened: {error}") from error
 
-    def recording(self, entry: Entry) -> Future[bytes]:
+    def recording(self, entry: Entry, soon: Soon | None = None) -> Future[bytes]:
         async def work(connection: asyncpg.Connection) -> bytes:
             async with locked(connection, entry.customer_id):
                 if entry.key and not await _claim(connection, entry):

@@ -1,9 +1,9 @@
 """The ledger in one SQLite file, for the processes of one machine.
 
-One writer thread per process (`serving.group_commit`) makes every change of it: calls return, or raise
-LedgerUnavailable, after the commit, so what was acknowledged survives a kill. The writers of several processes take
-turns (`serving.turns`), and a transaction begins with all that the others have committed, so caps, keys, consent and
-live states are as in one process. Reads go through connections of their own, which see every commit and wait for none.
+One connection per process (`serving.group_commit`) makes every change of it: calls return, or raise LedgerUnavailable,
+when the change is on disk, so what was acknowledged survives a kill. The writers of several processes take turns
+(`serving.turns`), and a transaction begins with all that the others have committed, so caps, keys, consent and live
+states are as in one process. Reads go through connections of their own, which see every commit and wait for none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from features.schema import Bool
 from serving.caps import Contact
-from serving.entries import Entry, Recorder, answer_of, chunks
+from serving.disk import Log
+from serving.entries import Entry, Recorder, Soon, answer_of, chunks
 from serving.errors import LedgerUnavailable
 from serving.events import Fold, Outcome, TimelineEvent, unfolded
 from serving.group_commit import Writer
@@ -38,7 +39,7 @@ class SqliteLedger(Recorder):
     """A ledger in one SQLite file on a disk of this machine, shared with its other processes.
 
     fold: makes live states. groups: of products. capacity: changes that may wait; one more raises LedgerUnavailable at
-    once. patience: seconds that a caller waits for the disk.
+    once. patience: seconds that a caller waits for the disk. log: the write-ahead log of the file.
     """
 
     def __init__(
@@ -48,13 +49,15 @@ class SqliteLedger(Recorder):
         groups: Mapping[str, str | None] | None = None,
         capacity: int = 1024,
         patience: float = 10.0,
+        log: Callable[[Path], Log] = Log,
     ) -> None:
         self._fold, self._groups = fold, groups or {}
         self._key: str | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         self._turns = Turns(path)
+        self._log = log(path)
         try:
-            self._writer = Writer(lambda: connect(path), self._write, self._turns, capacity, patience)
+            self._writer = Writer(lambda: connect(path), self._write, self._turns, self._log.sync, capacity, patience)
         except (sqlite3.Error, LedgerUnavailable, OSError) as error:
             self._turns.close()
             raise LedgerUnavailable(f"the ledger {path} cannot be opened: {error}") from error
@@ -63,8 +66,8 @@ class SqliteLedger(Recorder):
     def _waited(self, begun: Future[bytes]) -> bytes:
         return self._writer.wait(begun)
 
-    def recording(self, entry: Entry) -> Future[bytes]:
-        return self._writer.begin_item(entry)
+    def recording(self, entry: Entry, soon: Soon | None = None) -> Future[bytes]:
+        return self._writer.begin_item(entry, soon)
 
     def _write(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> Sequence[Result]:
         return write(connection, entries, self._fold, self._key)
@@ -100,7 +103,10 @@ class SqliteLedger(Recorder):
             self._writer.submit(partial(_seed, rows=rows))
 
     def recall(self, key: str, request_hash: str) -> bytes | None:
-        return self._readers.read(lambda connection: _recall(connection, key, request_hash))
+        answer = self._readers.read(lambda connection: _recall(connection, key, request_hash))
+        if answer is not None:
+            self._synced()  # who wrote it may still be waiting for the disk
+        return answer
 
     def get(self, decision_id: str) -> bytes | None:
         query = "SELECT record FROM decisions WHERE decision_id = ?"
@@ -114,7 +120,14 @@ class SqliteLedger(Recorder):
     def close(self) -> None:
         self._readers.close()  # first: the last to leave brings the write-ahead log home, and readers cannot
         self._writer.close()
+        self._log.close()
         self._turns.close()
+
+    def _synced(self) -> None:
+        try:
+            self._log.sync()
+        except OSError as error:
+            raise LedgerUnavailable(f"the disk did not keep what was written: {error}") from error
 
 
 def _seed(connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> None:

@@ -36,15 +36,20 @@ CREATE INDEX timeline_of_customer ON timeline (customer_id, event_timestamp, eve
 CREATE INDEX responses_of_customer ON timeline (customer_id, event_timestamp)
 WHERE kind IN ('complained', 'failed', 'opted_out');
 """
+_OPENING_SECONDS = 5.0
 _LAYOUTS = (_DECISIONS, _CONTACTS, _EVENTS)
 """What each version of the layout added to the one before."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """The connection that writes, to a file of this layout; LedgerUnavailable where it is of a later one."""
-    connection = sqlite3.connect(path, isolation_level=None)
+    """The connection that writes, to a file of this layout; LedgerUnavailable where it is of a later one.
+
+    It waits for nobody who has the file locked, and its commits do not wait for the disk: see `serving.disk`. Threads
+    may use it one at a time.
+    """
+    connection = sqlite3.connect(path, timeout=_OPENING_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA synchronous = NORMAL")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(_LAYOUTS):
         connection.close()
@@ -52,4 +57,5 @@ def connect(path: Path) -> sqlite3.Connection:
     missing = "".join(_LAYOUTS[version:])
     if missing:
         connection.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {len(_LAYOUTS)}; COMMIT;")
+    connection.execute("PRAGMA busy_timeout = 0")
     return connection

@@ -14,6 +14,7 @@ A process that dies loses both at once, whatever it was at: the kernel lets go o
 from __future__ import annotations
 
 import fcntl
+import threading
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +22,9 @@ from serving.errors import LedgerUnavailable
 
 
 class Turns:
-    """One ledger's turns, for one thread of this process: `with turns:` waits for one and has it.
+    """One ledger's turns, among the threads of this process and among processes: `with turns:` waits for one.
+
+    Who has it has the connection that writes for itself.
 
     Raises LedgerUnavailable where an earlier version of nextbest, which takes no turns, has the ledger open.
     """
@@ -36,14 +39,38 @@ class Turns:
                 f"an earlier version of nextbest has the ledger {path} open, and shares it with nobody; stop it first"
             ) from None
         self._turn = path.with_name(path.name + ".turn").open("ab")
+        self._here = threading.Lock()  # the kernel's is the process's, whichever thread takes it
+
+    def at_once(self) -> bool:
+        """Take a turn if nobody has it; then `leave` gives it back."""
+        if not self._here.acquire(blocking=False):
+            return False
+        try:
+            fcntl.flock(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._here.release()
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Give the turn back."""
+        try:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+        finally:
+            self._here.release()
 
     def __enter__(self) -> None:
-        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        self._here.acquire()
+        try:
+            fcntl.flock(self._turn, fcntl.LOCK_EX)
+        except BaseException:
+            self._here.release()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        fcntl.flock(self._turn, fcntl.LOCK_UN)
+        self.leave()
 
     def close(self) -> None:
         """Leave the ledger to the others."""

@@ -22,7 +22,7 @@ from serving.caps import Cap, CapReached, Contact
 from serving.contract import DecisionDocument
 from serving.decide import Decider
 from serving.decision import Ask, Decision, Ranking
-from serving.entries import Entry
+from serving.entries import Entry, Soon
 from serving.errors import LedgerUnavailable
 from serving.events import Outcome, TimelineEvent
 from serving.history import Known
@@ -50,7 +50,7 @@ class FakeLedger:
     order: list[str] = field(default_factory=list)
     open: bool = True
 
-    def recording(self, entry: Entry) -> Future[bytes]:
+    def recording(self, entry: Entry, soon: Soon | None = None) -> Future[bytes]:
         if self.fails:
             raise LedgerUnavailable("/secret/path: disk full")
         done: Future[bytes] = Future()

@@ -9,7 +9,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +27,7 @@ from serving.api import create_app
 from serving.caps import Cap, Contact
 from serving.decision import Action, Candidate, Decision
 from serving.desk import Desk
-from serving.entries import Entry
+from serving.entries import Entry, Soon
 from serving.errors import LedgerUnavailable
 from serving.group_commit import Writer
 from serving.history import Known
@@ -38,6 +38,7 @@ from serving.recorded import pack
 from serving.sqlite_decisions import write
 from serving.sqlite_events import known
 from serving.sqlite_tables import connect
+from serving.turns import Turns
 
 if TYPE_CHECKING:
     from conftest import World
@@ -97,6 +98,10 @@ def test_all_that_a_decision_has_to_know_of_a_customer_is_one_statement(tmp_path
     assert len(statements) == 1
 
 
+def nothing() -> None:
+    """A disk that has everything at once."""
+
+
 def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(tmp_path: Path) -> None:
     statements: list[str] = []
     begun, gate = threading.Event(), threading.Event()
@@ -113,7 +118,7 @@ def test_whoever_waits_while_the_disk_is_busy_shares_one_commit(tmp_path: Path) 
     def together(_: sqlite3.Connection, items: Sequence[Any]) -> Sequence[Any]:
         return items
 
-    writer = Writer(traced, together, nullcontext(), capacity=100, patience=10.0)
+    writer = Writer(traced, together, Turns(tmp_path / "ledger.db"), nothing, capacity=100, patience=10.0)
     busy = writer.begin(block)
     assert begun.wait(10)  # else others could still join its transaction
     waiting = [writer.begin_item(number) for number in range(50)]
@@ -134,7 +139,8 @@ def test_a_group_that_fails_writes_nothing_and_the_next_one_is_written(tmp_path:
     def told(connection: sqlite3.Connection) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM facts")]
 
-    writer = Writer(lambda: connect(tmp_path / "ledger.db"), together, nullcontext(), capacity=9, patience=10.0)
+    turns, path = Turns(tmp_path / "ledger.db"), tmp_path / "ledger.db"
+    writer = Writer(lambda: connect(path), together, turns, nothing, capacity=9, patience=10.0)
     assert writer.begin_item("once").result(10) == "once"
     with pytest.raises(LedgerUnavailable, match="UNIQUE"):
         writer.begin_item("once").result(10)
@@ -153,7 +159,7 @@ class Slow:
     def recall(self, key: str, request_hash: str) -> bytes | None:
         return None
 
-    def recording(self, entry: Entry) -> Future[bytes]:
+    def recording(self, entry: Entry, soon: Soon | None = None) -> Future[bytes]:
         self.begun.append((entry, Future()))
         if len(self.begun) == TOGETHER:
             for waiting, done in self.begun:
@@ -181,6 +187,26 @@ def test_no_thread_waits_for_the_disk_so_that_one_is_enough_for_all_who_share_a_
         answers = [call.result(20) for call in calls]
     assert [answer.status_code for answer in answers] == [200] * TOGETHER
     assert len({answer.json()["decision_id"] for answer in answers}) == TOGETHER
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_a_decision_that_waits_for_nobody_changes_no_thread(world: World, at_hand: bool) -> None:
+    where: list[tuple[bool, bool]] = []
+
+    class Told(Slow):
+        def recording(self, entry: Entry, soon: Soon | None = None) -> Future[bytes]:
+            where.append((threading.current_thread().name.startswith("desk"), soon is not None))
+            done: Future[bytes] = Future()
+            done.set_result(entry.answer)
+            return done
+
+    serving = Serving(world.decider, Told(), at_hand=at_hand)  # type: ignore[arg-type]
+    opening = Opening(lambda: serving, retry_seconds=0.01)
+    with TestClient(create_app(opening, lambda: CLOCK, lambda: "0" * 32)) as client:
+        while opening.reasons:
+            threading.Event().wait(0.01)
+        assert client.post("/v1/decide", json={"customer_id": "anna"}).status_code == 200
+    assert where == [(not at_hand, at_hand)]
 
 
 def test_what_nobody_waits_for_any_more_is_withdrawn_where_it_was_not_begun() -> None:

@@ -26,6 +26,7 @@ import pytest
 
 from serving.caps import Cap, CapReached, ConsentChanged, Contact
 from serving.decision import Action, Ask, Candidate, Decision, Versions
+from serving.disk import Log
 from serving.entries import Entry
 from serving.errors import KeyReused, LedgerUnavailable
 from serving.events import TimelineEvent
@@ -331,6 +332,24 @@ def test_decisions_of_one_group_know_of_those_before_them_and_what_is_refused_is
         states = dict(connection.execute("SELECT customer_id, state FROM live"))
         assert states["anna"] == b"decided:1 decided:8"
         assert len(states["dora"].split()) == 3 * TOGETHER
+
+
+def test_a_known_answer_is_given_again_only_when_the_disk_has_it(tmp_path: Path) -> None:
+    """Whoever wrote it, in another process perhaps, may still be waiting for the disk."""
+    synced: list[Path] = []
+
+    class Told(Log):
+        def sync(self) -> None:
+            super().sync()
+            synced.append(tmp_path)
+
+    with closing(SqliteLedger(tmp_path / "ledger.db", ids, log=Told)) as ledger:
+        ledger.record(Entry.of(decision("1"), NOW, b"first", "key", "hash"))
+        synced.clear()
+        assert ledger.recall("new", "hash") is None
+        assert not synced
+        assert ledger.recall("key", "hash") == b"first"
+        assert len(synced) == 1
 
 
 def test_an_earlier_version_that_shares_with_nobody_is_named(tmp_path: Path) -> None:
