@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightgbm
@@ -26,6 +27,7 @@ from features.progress import SILENT, Advance, Progress
 from features.schema import Float32
 from serving.choice import Question
 from serving.scorers import Index, Layout, LightGBMScorer
+from training.alternatives import chances
 from training.examples import Examples
 from training.families import Fitted, Plain, require_examples
 from training.fit_prior import choose_half_life, half_life_of, log_popularity, prior_params
@@ -38,7 +40,7 @@ PATIENCE = 25
 
 THREADS = 2
 PAIR_BYTES = 1_500_000_000
-"""Memory for the binned pairs (LightGBM keeps two bytes per cell); beyond it, rows are sampled."""
+"""Memory for the binned pairs (LightGBM keeps two bytes per cell); beyond it candidates are left out, then rows."""
 
 CANDIDATE_GAIN = 30.0
 """Factor on the gain of splits on the candidate. On made-up choices among six candidates that no column of the
@@ -142,7 +144,10 @@ def _boost(
 ) -> Fitted:
     layout = Layout.of(question, train.rows.schema)
     prior = log_popularity(train, half_life)
-    pairs = Pairs.of(train, PAIR_BYTES // (2 * len(layout.pair_names)), seed)
+    most = PAIR_BYTES // (2 * len(layout.pair_names))
+    pairs = Pairs.of(train, most, seed, partial(chances, log_popularity=prior[:-1], most=most))
+    # steps are for the question's size, leaves for the lines that are there to fill them
+    chosen = {"learning_rate": learning_rate(pairs.available), **chosen}
     settings = _settings(len(pairs), len(layout.pair_names), seed, chosen)
     softmax = MaskedSoftmax(pairs, float(prior[-1]))
     # trees split by candidates first: with lines candidate after candidate the lines of a leaf lie together in memory,
@@ -178,6 +183,7 @@ def _boost(
         TUNED: chosen.keys() >= SPACE.keys(),
         "rounds": best,
         "pairs": len(pairs),
+        "pairs_given": pairs.available,
         "rows_used": len(pairs.start),
         "rows_given": len(train),
     }
@@ -224,7 +230,7 @@ def _dataset(
     # columns go by position: LightGBM refuses or rewrites names with commas, quotes, colons or spaces
     return lightgbm.Dataset(
         lines,
-        init_score=prior[lines.candidate].astype(np.float64),
+        init_score=(prior[:-1] + pairs.offset)[lines.candidate].astype(np.float64),
         reference=reference,
         categorical_feature=[len(layout.pair_names) - 1],
         params=settings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from features.schema import Bool, Float32, Float64
 from serving.scorers import Index, Layout, pair_matrix
 from training.examples import Examples
 
+_ROWS = 65_536
+"""For which random numbers are drawn at once."""
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -23,6 +26,8 @@ class Pairs:
     rows.
     group: [k], which of the r rows a pair belongs to. chosen: float64 [k]. weight: float64 [r], mean 1.
     outside: bool [r], whether the outside option is available. outside_chosen: float64 [r].
+    offset: float64 [m], to be added to the candidates' utilities while these pairs are learned from.
+    available: how many pairs there would be, had none been left out of the rows.
     """
 
     row: Index
@@ -33,17 +38,30 @@ class Pairs:
     weight: Float64
     outside: Bool
     outside_chosen: Float64
+    offset: Float64
+    available: int
 
     @classmethod
-    def of(cls, examples: Examples, most: int | None = None, seed: int = 0) -> Pairs:
-        """Pairs of all rows that offer a choice, or of a seeded sample of rows with about `most` pairs."""
+    def of(
+        cls, examples: Examples, most: int | None = None, seed: int = 0, keep: Callable[[Bool], Float64] | None = None
+    ) -> Pairs:
+        """Pairs of all rows that offer a choice, or of a seeded sample of rows with about `most` pairs.
+
+        keep: what is available [r, m] → with what probability each candidate stays in a row that did not choose it,
+        float64 [m] (`training.alternatives`); None: all stay.
+        """
         inside = examples.available[:, :-1]
         informative = inside.any(axis=1) & (examples.available.sum(axis=1) >= 2) & (examples.weight > 0)
         kept = np.flatnonzero(informative)
-        size = int(inside[kept].sum())
+        chance = np.ones(inside.shape[1]) if keep is None else keep(inside[kept])
+        draw = np.random.default_rng(seed)
+        size = float((inside[kept].sum(axis=0) * chance).sum())
         if most is not None and size > most:
-            share = most / size
-            kept = kept[np.random.default_rng(seed).random(len(kept)) < share]
+            kept = kept[draw.random(len(kept)) < most / size]
+        available = int(inside[kept].sum())
+        if chance.min(initial=1.0) < 1:
+            inside = _left(inside, examples.chosen[:, :-1] > 0, chance, kept, draw)
+            kept = kept[inside[kept].any(axis=1) & (inside[kept].sum(axis=1) + examples.available[kept, -1] >= 2)]
         local, candidate = np.nonzero(inside[kept])
         counts = inside[kept].sum(axis=1)
         weight = examples.weight[kept].astype(np.float64)
@@ -56,6 +74,8 @@ class Pairs:
             weight=weight / weight.mean() if len(weight) else weight,
             outside=examples.available[kept, -1],
             outside_chosen=examples.chosen[kept, -1].astype(np.float64),
+            offset=-np.log(chance),
+            available=available,
         )
 
     def __len__(self) -> int:
@@ -64,6 +84,16 @@ class Pairs:
     def by_candidate(self) -> Index:
         """[k], the pairs candidate after candidate, each in the order of the rows."""
         return np.argsort(self.candidate, kind="stable").astype(np.int64)
+
+
+def _left(available: Bool, chosen: Bool, chance: Float64, rows: Index, draw: np.random.Generator) -> Bool:
+    """What is left of `available` [n, m] in these rows: what was chosen, and others as they are drawn."""
+    left = np.zeros_like(available)
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        drawn = draw.random((len(some), len(chance)), dtype=np.float32) < chance
+        left[some] = available[some] & (chosen[some] | drawn)
+    return left
 
 
 class MaskedSoftmax:
