@@ -21,7 +21,7 @@ from serving.problems import Problem
 Result = TypeVar("Result")
 
 
-ROUND = 8
+ROUND = 2
 """Errands that the event loop does before it looks who else came: bounds how long it does not look."""
 
 
