@@ -60,9 +60,9 @@ class Desk:
         """Do `job`, then wait for what it began without a thread; for who has a place.
 
         here: on the event loop, for a job that waits for nobody; to hand it to a thread, which then wants the same
-        interpreter, takes a third of a decision's time. Otherwise in a thread. A thread that waited for the disk would
-        keep others from deciding. The event loop is woken once for all that is done meanwhile. Where the caller is
-        cancelled, what was begun is withdrawn, and what was not is left alone.
+        interpreter, takes a quarter of a decision's time. Otherwise in a thread, which does not wait for the disk: it
+        would keep others from deciding. The event loop is woken once for all that is done meanwhile. Where the caller
+        is cancelled, what was begun is withdrawn, and what was not is left alone.
         """
         loop = asyncio.get_running_loop()
         errand: _Errand[Result] = _Errand(loop.create_future(), self._done.on(loop))

@@ -1,9 +1,11 @@
-"""The thread that waits for the disk, so that neither a connection nor an event loop does.
+"""The thread that waits for the disk, so that for a commit neither a connection nor an event loop does.
 
 SQLite in WAL mode can commit without waiting for the disk (`synchronous=NORMAL`): the commit is in the write-ahead log,
 others see it, a kill cannot undo it, but power that fails can. One sync of that file makes everything durable that was
 committed before it began, by whatever process, for all of them append to this one file. What a later transaction rests
 on is therefore always durable where that transaction is (https://sqlite.org/wal.html, "Performance Considerations").
+
+Checkpoints still sync where they happen, which is after every 1,000 pages in whatever thread has just committed.
 """
 
 from __future__ import annotations

@@ -130,10 +130,14 @@ def test_nobody_is_told_before_the_disk_has_it_and_others_write_meanwhile(path: 
 def test_one_sync_is_enough_for_all_that_was_committed_while_another_was_on() -> None:
     sync = Syncs()
     disk, told = Disk(sync), list[tuple[str, object]]()
-    disk.when_synced(lambda failure: told.append(("first", failure)))
+
+    def tell(name: str, failure: LedgerUnavailable | None) -> None:
+        told.append((name, failure))
+
+    disk.when_synced(partial(tell, "first"))
     assert sync.begun.acquire(timeout=20)
     for name in ("a", "b", "c"):
-        disk.when_synced(lambda failure, name=name: told.append((name, failure)))  # type: ignore[misc]
+        disk.when_synced(partial(tell, name))
     sync.go.release(9)
     disk.close()
     assert told == [("first", None), ("a", None), ("b", None), ("c", None)]
